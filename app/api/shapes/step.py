@@ -1,0 +1,220 @@
+"""Steps, their calls and attempts: what a workflow did, down to the try and the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+
+from app.api.shapes.values import JSON, Shape, id_or_none
+from app.api.shapes.workflow import FailureShape, failure_shape
+from app.domain import amounts, ids
+from app.domain.states import (
+    AttemptOutcome,
+    CallKind,
+    CallState,
+    EffectClass,
+    FailureKind,
+    HeldReason,
+    StepKind,
+    StepState,
+    Undo,
+)
+
+Row = Mapping[str, Any]
+
+
+class Step(Shape):
+    path: str
+    kind: StepKind
+    state: StepState
+    headline: str
+    title: str | None
+    needs: list[str]
+    input: JSON
+    output: JSON
+    failure: FailureShape | None
+    undo: Undo
+    calls: int
+    attempts: int
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class Recovery(Shape):
+    """One automatic decision: what was wrong, which rule decided, what changed, what came of it."""
+
+    kind: str
+    rule: str | None
+    source: str | None
+    line: int | None
+    change: JSON
+    diff: JSON
+    waited_ms: int | None
+    result: str | None
+
+
+class Attempt(Shape):
+    id: str
+    n: int
+    outcome: AttemptOutcome | None
+    """Null while it is in flight."""
+    lost_at: datetime | None
+    worker: str
+    intended_at: datetime
+    sent_at: datetime | None
+    received_at: datetime | None
+    send_deadline: datetime
+    status_code: int | None
+    failure_kind: FailureKind | None
+    usage: JSON
+    cost_usd: str | None
+
+
+class Call(Shape):
+    id: str
+    n: int
+    kind: CallKind
+    tool: str | None
+    turn: int
+    ordinal: int
+    effect: EffectClass
+    state: CallState
+    held_reason: HeldReason | None
+    key: str | None
+    generation: int
+    retry_of: str | None
+    change: JSON
+    recovery: list[Recovery]
+    not_before: datetime | None
+    attempt_list: list[Attempt]
+
+
+class StepDetail(Step):
+    call_list: list[Call]
+
+
+class Answer(Shape):
+    """What one attempt received: `json` if it is JSON, else `text` if it is text, else `base64`."""
+
+    attempt: int
+    status_code: int | None
+    media_type: str | None
+    truncated: bool
+    bytes: int
+    sha256: str
+    json_: JSON = Field(alias="json")
+    text: str | None
+    base64: str | None
+    failure: JSON
+    request_id: str | None
+
+
+class CallDetail(Call):
+    """A call with the exact request (secrets as placeholders) and what came back."""
+
+    request: JSON
+    result: JSON
+    failure: JSON
+    answers: list[Answer]
+
+
+def step_shape(row: Row, *, headline: str, needs: Sequence[str], attempts: int) -> Step:
+    return Step(**_step_fields(row, headline=headline, needs=needs, attempts=attempts))
+
+
+def step_detail(
+    row: Row, *, headline: str, needs: Sequence[str], calls: Sequence[Row], attempts: Mapping[UUID, Sequence[Row]]
+) -> StepDetail:
+    return StepDetail(
+        **_step_fields(row, headline=headline, needs=needs, attempts=sum(call["attempts"] for call in calls)),
+        call_list=[call_shape(call, attempts=attempts[call["id"]]) for call in calls],
+    )
+
+
+def _step_fields(row: Row, *, headline: str, needs: Sequence[str], attempts: int) -> dict[str, Any]:
+    return {
+        "path": row["path"],
+        "kind": row["kind"],
+        "state": row["state"],
+        "headline": headline,
+        "title": row["title"],
+        "needs": list(needs),
+        "input": row["input"],
+        "output": row["output"],
+        "failure": failure_shape(row["failure"]),
+        "undo": row["undo"],
+        "calls": row["calls"],
+        "attempts": attempts,
+        "started_at": row["started_at"],
+        "ended_at": row["ended_at"],
+    }
+
+
+def call_shape(row: Row, *, attempts: Sequence[Row]) -> Call:
+    return Call(**_call_fields(row, attempts=attempts))
+
+
+def call_detail(row: Row, *, attempts: Sequence[Row], request: JSON, answers: Sequence[Answer]) -> CallDetail:
+    return CallDetail(
+        **_call_fields(row, attempts=attempts),
+        request=request,
+        result=row["result"],
+        failure=row["failure"],
+        answers=list(answers),
+    )
+
+
+def _call_fields(row: Row, *, attempts: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "id": ids.encode("call", row["id"]),
+        "n": row["n"],
+        "kind": row["kind"],
+        "tool": row["tool"],
+        "turn": row["turn"],
+        "ordinal": row["ordinal"],
+        "effect": row["effect"],
+        "state": row["state"],
+        "held_reason": row["held_reason"],
+        "key": row["key"],
+        "generation": row["generation"],
+        "retry_of": id_or_none("call", row["retry_of"]),
+        "change": row["change"],
+        "recovery": [recovery_shape(record) for record in row["recovery"]],
+        "not_before": row["not_before"],
+        "attempt_list": [attempt_shape(attempt) for attempt in attempts],
+    }
+
+
+def attempt_shape(row: Row) -> Attempt:
+    return Attempt(
+        id=ids.encode("att", row["id"]),
+        n=row["n"],
+        outcome=row["outcome"],
+        lost_at=row["lost_at"],
+        worker=ids.encode("wkr", row["worker"]),
+        intended_at=row["intended_at"],
+        sent_at=row["sent_at"],
+        received_at=row["received_at"],
+        send_deadline=row["send_deadline"],
+        status_code=row["status_code"],
+        failure_kind=None if row["failure"] is None else row["failure"]["kind"],
+        usage=row["usage"],
+        cost_usd=amounts.usd(row["cost_microusd"]),
+    )
+
+
+def recovery_shape(record: Mapping[str, JSON]) -> Recovery:
+    return Recovery(
+        kind=record["kind"],
+        rule=record.get("rule"),
+        source=record.get("source"),
+        line=record.get("line"),
+        change=record.get("change"),
+        diff=record.get("diff"),
+        waited_ms=record.get("waited_ms"),
+        result=record.get("result"),
+    )

@@ -1,0 +1,100 @@
+"""A workflow as it is now: rows read, headline told, entity tag made; and the holding of a request until it changes.
+
+The entity tag is the row's revision, with what depends on time beside it (`"12"`, `"12-no_worker"`), so that it
+changes exactly when the object does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from fastapi import Request
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.api.context import services_of, stopping_of
+from app.api.shapes.workflow import Workflow, workflow_shape
+from app.domain import headlines, ids
+from app.domain.states import FINAL_STATUSES, WorkflowStatus
+from app.errors import NotFound
+from app.store import workflow_views
+from app.store.workflow_views import Row
+
+FIRST_POLL: Final = 0.05
+"""Seconds. A held request asks soon at first (a workflow of quick calls takes parts of a second) …"""
+SLOWEST_POLL: Final = 1.0
+"""… and then ever more slowly: two queries a second for an hour-long workflow help nobody."""
+POLL_GROWTH: Final = 1.4
+
+NEEDS_A_PERSON: Final = frozenset({WorkflowStatus.WAITING, WorkflowStatus.PAUSED})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    shape: Workflow
+    revision: int
+    etag: str
+
+    @property
+    def settled(self) -> bool:
+        """It ended, or goes on only after a person did something."""
+        return self.shape.status in FINAL_STATUSES or self.shape.status in NEEDS_A_PERSON
+
+
+def workflow_id_of(text: str) -> UUID:
+    """The id in a path. What is no id is not found, like an id of somebody else."""
+    try:
+        return ids.decode("wf", text)
+    except ids.MalformedId as malformed:
+        raise NotFound(f"There is no workflow {text[:64]}.") from malformed
+
+
+async def row_of(connection: AsyncConnection, *, tenant_id: UUID, workflow_id: UUID) -> Row:
+    row = await workflow_views.one(connection, tenant_id=tenant_id, workflow_id=workflow_id)
+    if row is None:
+        raise NotFound(f"There is no workflow {ids.encode('wf', workflow_id)}.")
+    return row
+
+
+async def read(request: Request, *, tenant_id: UUID, workflow_id: UUID) -> Reading:
+    """Raises NotFound, also for another tenant's workflow."""
+    async with services_of(request).database.reading() as connection:
+        row = await row_of(connection, tenant_id=tenant_id, workflow_id=workflow_id)
+        waits = await workflow_views.waits(connection, [row])
+        symptoms = (await workflow_views.symptoms(connection, [row])).get(workflow_id, [])
+        steps, calls = await workflow_views.story(connection, row)
+    headline = headlines.workflow_headline(row, steps=steps, calls=calls)
+    shape = workflow_shape(row, headline=headline, waits=waits[workflow_id], symptoms=symptoms)
+    etag = "-".join([str(row["revision"]), *symptoms])
+    return Reading(shape=shape, revision=row["revision"], etag=f'"{etag}"')
+
+
+async def hold(
+    request: Request, *, tenant_id: UUID, workflow_id: UUID, seconds: float, enough: Callable[[Reading], bool]
+) -> Reading:
+    """Reads until it is enough, the time is up, the client is gone or the server stops; the last reading.
+
+    Between readings only the revision is asked for.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + seconds
+    reading = await read(request, tenant_id=tenant_id, workflow_id=workflow_id)
+    pause = FIRST_POLL
+    stopping = stopping_of(request)
+    while not enough(reading) and clock() < until and not stopping.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(pause, max(until - clock(), 0))):
+                await stopping.wait()
+        pause = min(pause * POLL_GROWTH, SLOWEST_POLL)
+        if await request.is_disconnected():
+            break
+        async with services_of(request).database.reading() as connection:
+            revision = await workflow_views.revision(connection, tenant_id=tenant_id, workflow_id=workflow_id)
+        # What depends on time (a worker that died) changes without a revision: looked at now and then, too.
+        if revision != reading.revision or pause >= SLOWEST_POLL:
+            reading = await read(request, tenant_id=tenant_id, workflow_id=workflow_id)
+    return reading

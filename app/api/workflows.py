@@ -1,0 +1,285 @@
+"""`/v1/workflows`: submit, list, read, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import Field, StringConstraints
+from starlette.responses import Response
+
+from app.api import answering, body, cursors, idempotency, preferences, submission, workflow_reading
+from app.api.authentication import Caller, needs
+from app.api.context import passage_of, services_of
+from app.api.documents import accepts, problems_of
+from app.api.faults import unknown_field
+from app.api.idempotency import Fingerprint
+from app.api.query import NoQuery, WorkflowsQuery
+from app.api.shapes.listing import Page
+from app.api.shapes.values import JSON
+from app.api.shapes.workflow import Workflow, WorkflowItem, workflow_item
+from app.api.workflow_reading import Reading, workflow_id_of
+from app.domain import headlines
+from app.domain.faults import Fault
+from app.domain.states import FINAL_STATUSES
+from app.domain.transition import DEFAULT_WEBHOOK_EVENTS
+from app.engine import cancel, submit
+from app.engine.submit import Submission, Submitted
+from app.errors import DefinitionInvalid, IdempotencyKeyReused, InputInvalid, InvalidValue, SurefootError, Unsupported
+from app.store import key_lookup, workflow_views
+from app.store.workflow_views import WorkflowFilters
+
+router = APIRouter(tags=["workflows"])
+
+RETRY_AFTER: Final = "1"
+"""Seconds: when to look at a workflow that was just accepted."""
+
+_LABEL: Final = "label."
+_UNBUILT_FILTERS: Final = ("q",)
+
+
+class CancelBody(body.Body):
+    reason: Annotated[str, StringConstraints(max_length=2000)] | None = Field(default=None)
+
+
+@router.post(
+    "/v1/workflows",
+    operation_id="submit_workflow",
+    summary="Submit a workflow",
+    status_code=202,
+    response_model=Workflow,
+    responses={
+        200: {"model": Workflow, "description": "With `Prefer: wait`: it ended, or waits for a person."},
+        **problems_of(400, 401, 403, 409, 413, 415, 422, 503),
+    },
+    openapi_extra=accepts(submission.SubmissionBody, key="required"),
+)
+async def submit_workflow(
+    request: Request, caller: Annotated[Caller, Depends(needs("submit"))], query: Annotated[NoQuery, Query()]
+) -> Response:
+    """Accepted means stored: the workflow, its key and its first event are committed. The same key with the same body
+    answers with the same workflow (`Idempotent-Replayed: true`); `Prefer: wait=30` holds the answer until it ends."""
+    key = idempotency.required_key(request.headers)
+    value = await body.read_object(request)
+    route = key_lookup.SUBMIT_ROUTE
+    fingerprint = idempotency.fingerprint(route=route, body=value)
+    async with services_of(request).database.reading() as connection:
+        owner = await key_lookup.find(connection, tenant_id=caller.tenant_id, route=route, key=key)
+    if owner is not None and owner.workflow_id is not None:
+        if owner.fingerprint != fingerprint.whole:
+            raise IdempotencyKeyReused(
+                f"The key {key!r:.80} was used with another body.",
+                faults=submit.differing(owner.field_hashes, fingerprint.fields),
+            )
+        return await _accepted(
+            request, caller, owner.workflow_id, status=owner.response_status, headers={"Idempotent-Replayed": "true"}
+        )
+    submitted = await _submit(request, caller, key=key, fingerprint=fingerprint, value=value)
+    headers = {"Idempotent-Replayed": "true"} if submitted.replayed else {}
+    return await _accepted(request, caller, submitted.workflow_id, status=202, headers=headers)
+
+
+async def _submit(
+    request: Request, caller: Caller, *, key: str, fingerprint: Fingerprint, value: dict[str, JSON]
+) -> Submitted:
+    checked = submission.read(value)
+    webhook = checked.webhook
+    wanted = Submission(
+        tenant_id=caller.tenant_id,
+        key=key,
+        fingerprint=fingerprint.whole,
+        field_hashes=dict(fingerprint.fields),
+        definition=checked.definition,
+        definition_text=checked.definition_text,
+        source_name=checked.source_name,
+        input=checked.input,
+        labels=checked.labels,
+        webhook=None if webhook is None else {"url": webhook.url, "events": webhook.events or list(DEFAULT_WEBHOOK_EVENTS)},
+        deadline=checked.deadline_after,
+        traceparent=str(passage_of(request).trace),
+    )
+    try:
+        return await submit.submit(services_of(request), wanted)
+    except DefinitionInvalid as invalid:
+        raise _placed(invalid, under="/definition") from invalid
+    except InputInvalid as invalid:
+        raise _placed(invalid, under="/input") from invalid
+
+
+def _placed(error: SurefootError, *, under: str) -> SurefootError:
+    """The same error with pointers from the root of the body."""
+    faults = [
+        Fault(
+            code=fault.code,
+            pointer=under + fault.pointer,
+            line=fault.line,
+            detail=fault.detail,
+            fix=fault.fix,
+        )
+        for fault in error.faults
+    ]
+    return type(error)(error.detail, fix=error.how, faults=faults, extra=error.extra, retry_after=error.retry_after)
+
+
+async def _accepted(
+    request: Request, caller: Caller, workflow_id: UUID, *, status: int, headers: Mapping[str, str]
+) -> Response:
+    """202 and where to look; 200 if the client waited for the end and it came."""
+    seconds = preferences.wait_seconds(request.headers)
+    more = dict(headers)
+    if seconds is None:
+        reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=workflow_id)
+    else:
+        reading = await workflow_reading.hold(
+            request, tenant_id=caller.tenant_id, workflow_id=workflow_id, seconds=seconds, enough=_settled
+        )
+        more["Preference-Applied"] = f"wait={seconds}"
+        status = 200 if reading.settled else status
+    if reading.shape.status not in FINAL_STATUSES:
+        more["Retry-After"] = RETRY_AFTER
+    return answering.answer(
+        request, reading.shape, status=status, headers={"Location": reading.shape.links.self, "ETag": reading.etag} | more
+    )
+
+
+@router.get(
+    "/v1/workflows",
+    operation_id="list_workflows",
+    summary="List workflows, newest first",
+    response_model=Page[WorkflowItem],
+    responses=problems_of(401, 403, 422, 503),
+)
+async def list_workflows(
+    request: Request, caller: Annotated[Caller, Depends(needs("read"))], query: Annotated[WorkflowsQuery, Query()]
+) -> Response:
+    """Filters are joined by "and". `label.<name>=<value>` filters by a label."""
+    filters = WorkflowFilters(
+        statuses=[status.value for status in query.status],
+        definition=query.definition,
+        labels=_labels(query),
+        since=query.since,
+        attention=query.attention,
+        failure_kind=query.failure_kind,
+        key=query.key,
+    )
+    of = ["workflows", query.model_dump(mode="json", exclude={"cursor", "limit"})]
+    before = cursors.decode_id(query.cursor, of=of)
+    async with services_of(request).database.reading() as connection:
+        rows = await workflow_views.page(
+            connection, tenant_id=caller.tenant_id, filters=filters, before=before, limit=query.limit + 1
+        )
+        has_more = len(rows) > query.limit
+        rows = rows[: query.limit]
+        waits = await workflow_views.waits(connection, rows)
+        symptoms = await workflow_views.symptoms(connection, rows)
+    next_cursor = cursors.encode(rows[-1]["id"].hex, of=of) if has_more else None
+    page = Page[WorkflowItem](
+        data=[
+            workflow_item(
+                row,
+                headline=headlines.workflow_headline_brief(row),
+                waits=waits[row["id"]],
+                symptoms=symptoms.get(row["id"], []),
+            )
+            for row in rows
+        ],
+        next_cursor=next_cursor,
+        has_more=has_more,
+    )
+    links = answering.next_link(request, cursor=next_cursor) if next_cursor else {}
+    return answering.answer(request, page, headers=links)
+
+
+def _labels(query: WorkflowsQuery) -> dict[str, str]:
+    """The `label.x` among the parameters the model does not name; anything else there is an error."""
+    labels: dict[str, str] = {}
+    faults: list[Fault] = []
+    unbuilt = False
+    for name, value in (query.model_extra or {}).items():
+        if name.startswith(_LABEL) and submission.LABEL_NAME.fullmatch(name.removeprefix(_LABEL)):
+            if isinstance(value, str) and "\x00" not in value:
+                labels[name.removeprefix(_LABEL)] = value
+            else:
+                detail = f"{name} has one value, text without NUL."
+                faults.append(Fault(code="invalid_value", pointer=f"?{name}", detail=detail, fix=f"Send {name} once."))
+        elif name in _UNBUILT_FILTERS:
+            unbuilt = True
+            detail = f"The filter {name} is not built yet."
+            faults.append(Fault(code="unsupported", pointer=f"?{name}", detail=detail, fix="Leave it out."))
+        else:
+            faults.append(unknown_field(f"?{name}", name, known=_filter_names()))
+    if faults:
+        kind = Unsupported if unbuilt and len(faults) == 1 else InvalidValue
+        raise kind(faults[0].detail, faults=faults)
+    return labels
+
+
+def _filter_names() -> Sequence[str]:
+    fields = [field.alias or name for name, field in WorkflowsQuery.model_fields.items()]
+    return [*fields, f"{_LABEL}<name>"]
+
+
+@router.get(
+    "/v1/workflows/{workflow}",
+    operation_id="get_workflow",
+    summary="Read a workflow",
+    response_model=Workflow,
+    responses={304: {"description": "Unchanged since the ETag you sent."}, **problems_of(401, 403, 404, 422, 503)},
+)
+async def get_workflow(
+    workflow: str,
+    request: Request,
+    caller: Annotated[Caller, Depends(needs("read"))],
+    query: Annotated[NoQuery, Query()],
+) -> Response:
+    """With `Prefer: wait=30` the answer comes when it ended or waits for a person; with `If-None-Match` beside it,
+    when it changed. `next_poll_ms` says when to look again."""
+    workflow_id = workflow_id_of(workflow)
+    seconds = preferences.wait_seconds(request.headers)
+    if seconds is None:
+        reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=workflow_id)
+        return answering.answer(request, reading.shape, etag=reading.etag)
+    changed = "if-none-match" in request.headers
+    reading = await workflow_reading.hold(
+        request,
+        tenant_id=caller.tenant_id,
+        workflow_id=workflow_id,
+        seconds=seconds,
+        enough=(lambda now: not preferences.known_etag(request.headers, now.etag)) if changed else _settled,
+    )
+    applied = {"Preference-Applied": f"wait={seconds}"}
+    return answering.answer(request, reading.shape, etag=reading.etag, headers=applied)
+
+
+@router.post(
+    "/v1/workflows/{workflow}/cancel",
+    operation_id="cancel_workflow",
+    summary="Cancel a workflow",
+    status_code=202,
+    response_model=Workflow,
+    responses=problems_of(400, 401, 403, 404, 409, 413, 415, 422, 503),
+    openapi_extra=accepts(CancelBody, key="accepted", required=False),
+)
+async def cancel_workflow(
+    workflow: str,
+    request: Request,
+    caller: Annotated[Caller, Depends(needs("operate"))],
+    query: Annotated[NoQuery, Query()],
+) -> Response:
+    """Nothing new is started; what is in flight is settled first. Cancelling again is the same answer."""
+    idempotency.read_key(request.headers)
+    workflow_id = workflow_id_of(workflow)
+    checked = body.check(CancelBody, await body.read_object(request, required=False))
+    await cancel.cancel(
+        services_of(request), caller.tenant_id, workflow_id, reason=checked.reason, by=caller.name
+    )
+    reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=workflow_id)
+    return answering.answer(
+        request, reading.shape, status=202, headers={"Location": reading.shape.links.self, "ETag": reading.etag}
+    )
+
+
+def _settled(reading: Reading) -> bool:
+    return reading.settled

@@ -1,0 +1,73 @@
+"""The only place that picks real adapters. Built once per process, on the event loop that everything runs on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from app.domain.transitions import Rules
+from app.engine.lease import Lease
+from app.engine.plans import Plans
+from app.engine.services import Services
+from app.ports.bell import RedisBell
+from app.ports.http_tools import HttpTools
+from app.ports.marker import Marker
+from app.ports.model import ClaudeModel
+from app.ports.outbound import OutboundPolicy
+from app.ports.webhooks import Webhooks
+from app.settings import Settings
+from app.store.database import Database
+
+
+@dataclass(kw_only=True, slots=True)
+class RealServices(Services):
+    """Services with real adapters, and how to let go of them."""
+
+    closing: list[Callable[[], Awaitable[object]]]
+
+    async def close(self) -> None:
+        for close in self.closing:
+            await close()
+
+
+def build_services(settings: Settings, *, worker_name: str | None) -> RealServices:
+    """`worker_name`: a worker process, with ports and a lease; None: an API process, which performs nothing."""
+    policy = OutboundPolicy.parse(settings.outbound_allow)
+    database = Database(
+        settings.database_url, pool_size=settings.pool_size, statement_timeout=settings.statement_timeout
+    )
+    bell = RedisBell(settings.redis_url)
+    services = RealServices(
+        settings=settings,
+        database=database,
+        bell=bell,
+        plans=Plans(database),
+        rules=Rules(poison_after=settings.poison_after),
+        outbound=policy,
+        closing=[],
+    )
+    if worker_name is not None:
+        _equip_worker(services, settings, worker_name)
+    services.closing += [partial(asyncio.to_thread, bell.close), database.close]
+    return services
+
+
+def _equip_worker(services: RealServices, settings: Settings, name: str) -> None:
+    key = settings.anthropic_api_key
+    tools = HttpTools(services.outbound, secrets=settings.secrets, response_limit=settings.response_limit)
+    models = ClaudeModel(
+        base_url=settings.anthropic_base_url, api_key=None if key is None else key.get_secret_value()
+    )
+    webhooks, marker = Webhooks(services.outbound), Marker(settings.redis_url)
+    services.tools, services.models, services.webhooks, services.marker = tools, models, webhooks, marker
+    services.lease = Lease(
+        settings.database_url,
+        name=name,
+        slots=settings.concurrency,
+        lease=settings.lease,
+        heartbeat=settings.heartbeat,
+        margin=settings.fence_margin,
+    )
+    services.closing += [tools.aclose, models.close, webhooks.aclose, marker.aclose]

@@ -1,0 +1,93 @@
+"""The API as a process: `surefoot api`, or `python -m app.cli.serve_api` with the same environment.
+
+Builds the services, makes the application, serves it until a stop signal (`app/api/serving.py` knows how to end).
+Beside `app/main.py`, which only makes applications: this is the one place that turns one into a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from app.api import serving
+from app.bootstrap import build_services
+from app.embedded import listening, ready
+from app.embedded.refusal import CannotStart
+from app.main import create_app
+from app.settings import Settings
+
+
+def run_api(settings: Settings, *, fd: int | None = None, port_file: Path | None = None) -> int:
+    """Serve until asked to stop; the exit code. `fd`: a socket that already listens. Raises `CannotStart`."""
+    configure_logs(level=settings.log_level, as_json=settings.log_json)
+    listener = socket.socket(fileno=fd) if fd is not None else listening.listen(settings.host, settings.port)
+    with listener:
+        return serving.run(_serve(settings, listener=listener, port_file=port_file))
+
+
+async def _serve(settings: Settings, *, listener: socket.socket, port_file: Path | None) -> int:
+    stopping = asyncio.Event()
+    services = build_services(settings, worker_name=None)
+    app = create_app(services, stopping=stopping)
+    if port_file is not None:
+        ready.private_file(port_file, f'{{"port": {listener.getsockname()[1]}}}\n')
+    structlog.get_logger("surefoot.api").info("listening", url=listening.url_of(listener))
+    try:
+        await serving.serve(app, listener=listener, stopping=stopping)
+    finally:
+        await services.close()
+    return 0
+
+
+def configure_logs(*, level: str, as_json: bool) -> None:
+    """One line per event on stderr, ours and the libraries', as text or JSON."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Any] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    logging.getLogger("uvicorn").setLevel(max(number, logging.WARNING))  # its start and stop lines; ours say more
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m app.cli.serve_api", description="The Surefoot API.")
+    parser.add_argument("--fd", type=int, help="number of an inherited socket that already listens")
+    parser.add_argument("--port-file", type=Path, help='file that gets {"port": N} once the server listens')
+    told = parser.parse_args()
+    try:
+        return run_api(Settings(), fd=told.fd, port_file=told.port_file)
+    except CannotStart as refusal:
+        print(f"{refusal.what}\n{refusal.fix}", file=sys.stderr)
+        return refusal.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

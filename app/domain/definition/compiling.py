@@ -1,0 +1,145 @@
+"""`compile_plan`: plan body → `Plan`, with every expression compiled and every policy merged.
+
+Trusts the body: it was made by `checking.check` and stored. A body this version cannot read is `UnknownPlanFormat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from app.domain.canonical import document_digest
+from app.domain.definition import retrying, seen
+from app.domain.definition.checking import BODY_FORMAT
+from app.domain.expressions import compile_expression
+from app.domain.outcomes import JSON
+from app.domain.plan import Agent, Approval, HttpTool, Plan, Step, Tool
+from app.domain.states import EffectClass, StepKind
+from app.domain.templates import Template, compile_template
+
+_CONFIGURED = frozenset({"arguments", "secrets"})
+
+
+class UnknownPlanFormat(ValueError):
+    """The stored plan was written by a newer release: this worker must not touch its workflows."""
+
+
+def compile_plan(body: Mapping[str, JSON]) -> Plan:
+    """The plan of a checked body. The same body gives an equal plan in every process."""
+    if body.get("format") != BODY_FORMAT:
+        raise UnknownPlanFormat(f"plan format {body.get('format')!r}, this release reads {BODY_FORMAT}")
+    tools = {name: _tool(tool) for name, tool in body["tools"].items()}
+    dependents: dict[str, list[str]] = {step["id"]: [] for step in body["steps"]}
+    for step in body["steps"]:
+        for need in step["needs"]:
+            dependents[need].append(step["id"])
+    return Plan(
+        digest=document_digest(body),
+        name=body["name"],
+        description=body["description"],
+        source_name=body["source_name"],
+        labels=body["labels"],
+        input_schema=body["input_schema"],
+        tools=tools,
+        steps={step["id"]: _step(step, body, tools, tuple(dependents[step["id"]])) for step in body["steps"]},
+        output=_template(body["output"], seen.WORKFLOW_SEES),
+        deadline=_duration(body["deadline_ms"]),
+    )
+
+
+def _step(step: dict[str, Any], body: Mapping[str, JSON], tools: Mapping[str, Tool], after: tuple[str, ...]) -> Step:
+    kind = StepKind(step["kind"])
+    names = seen.ITEM_SEES if step["for_each"] is not None else seen.WORKFLOW_SEES
+    tool = tools[step["tool"]] if kind is StepKind.TOOL else None
+    call_timeout = _duration(body["tool_timeout_ms"])
+    if kind is StepKind.AGENT:
+        call_timeout = _duration(body["model_timeout_ms"])
+    elif tool is not None:
+        call_timeout = tool.timeout
+    return Step(
+        id=step["id"],
+        kind=kind,
+        line=step["line"],
+        title=_template(step["title"], names),
+        needs=frozenset(step["needs"]),
+        dependents=after,
+        reads=frozenset(step["reads"]),
+        condition=None if step["if"] is None else compile_expression(step["if"], names=seen.WORKFLOW_SEES),
+        for_each=_template(step["for_each"], seen.WORKFLOW_SEES),
+        max_parallel=step["max_parallel"],
+        timeout=None if step["timeout_ms"] is None else _duration(step["timeout_ms"]),
+        call_timeout=call_timeout,
+        retry=retrying.merge(body["recovery"], step["retry"]),
+        on_error=step["on_error"],
+        tool=tool,
+        arguments=_template(step.get("with"), names),
+        key=_template(step.get("key"), names),
+        agent=_agent(step["agent"]) if kind is StepKind.AGENT else None,
+        prompt=_template(step.get("prompt"), names),
+        output_schema=step.get("output_schema"),
+        values=_template(step.get("values"), names),
+        approval=_approval(step["approval"], names) if kind is StepKind.APPROVAL else None,
+    )
+
+
+def _tool(tool: dict[str, Any]) -> Tool:
+    http = tool["http"]
+    return Tool(
+        name=tool["name"],
+        description=tool["description"],
+        input_schema=tool["input_schema"],
+        http=HttpTool(
+            method=http["method"],
+            url=_required(http["url"], _CONFIGURED),
+            headers={name: _required(value, _CONFIGURED) for name, value in http["headers"].items()},
+            path=None
+            if http["path"] is None
+            else {name: _required(value, _CONFIGURED) for name, value in http["path"].items()},
+            query=_template(http["query"], _CONFIGURED),
+            body=_template(http["body"], _CONFIGURED),
+        ),
+        effect=EffectClass(tool["effect"]),
+        key_header=tool["key_header"],
+        key_argument=tool["key_argument"],
+        key_ttl=None if tool["key_ttl_ms"] is None else _duration(tool["key_ttl_ms"]),
+        timeout=_duration(tool["timeout_ms"]),
+        settle_time=_duration(tool["settle_ms"]),
+        on_repeat=tool["on_repeat"],
+    )
+
+
+def _agent(agent: dict[str, Any]) -> Agent:
+    return Agent(
+        name=agent["name"],
+        model=agent["model"],
+        alias=agent["alias"],
+        instructions=agent["instructions"],
+        tools=tuple(agent["tools"]),
+        max_tokens=agent["max_tokens"],
+        effort=agent["effort"],
+        max_turns=agent["max_turns"],
+    )
+
+
+def _approval(approval: dict[str, Any], names: frozenset[str]) -> Approval:
+    return Approval(
+        title=_required(approval["title"], names),
+        show=_template(approval["show"], names),
+        allow=tuple(approval["allow"]),
+        expires=None if approval["expires_ms"] is None else _duration(approval["expires_ms"]),
+        on_expire=approval["on_expire"],
+        on_reject=approval["on_reject"],
+    )
+
+
+def _template(value: JSON, names: frozenset[str]) -> Template | None:
+    return None if value is None else compile_template(value, names=names)
+
+
+def _required(value: JSON, names: frozenset[str]) -> Template:
+    return compile_template(value, names=names)
+
+
+def _duration(milliseconds: int) -> timedelta:
+    return timedelta(milliseconds=milliseconds)

@@ -1,0 +1,280 @@
+"""The words of the format: which keys each place knows, which come later, and what people type instead.
+
+Promises: a key is `known`, `later` (of the format, not built yet: fault `unsupported`) or unknown; for an unknown one
+there is an answer, from the table of words people bring along or by likeness. Holds words only; checks nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """One kind of map in a definition."""
+
+    name: str
+    """As a message says it: "a step"."""
+    known: tuple[str, ...]
+    later: Mapping[str, str] = field(default_factory=dict)
+    """Key of the format that this version does not carry out → what to do meanwhile."""
+    typed: Mapping[str, str] = field(default_factory=dict)
+    """What people type → what it is called here."""
+
+
+_LATER_BUDGET: Final = "Leave it out; agents are bounded by max_turns and max_tokens."
+_LATER_COMPENSATE: Final = "Leave it out; a failed workflow says which effects were done, and they stay done."
+
+DEFINITION: Final = Place(
+    name="a definition",
+    known=("name", "description", "labels", "input", "agents", "tools", "output", "steps"),
+    later={
+        "budget": _LATER_BUDGET,
+        "defaults": "Write the setting at each step, or once under agents.",
+        "compensate_on": _LATER_COMPENSATE,
+        "on_failure": _LATER_COMPENSATE,
+    },
+    typed={
+        "jobs": "steps",
+        "tasks": "steps",
+        "nodes": "steps",
+        "stages": "steps",
+        "inputs": "input",
+        "parameters": "input",
+        "outputs": "output",
+        "result": "output",
+        "title": "name",
+        "tags": "labels",
+        "metadata": "labels",
+        "agent": "agents",
+        "tool": "tools",
+        "functions": "tools",
+    },
+)
+
+KINDS: Final = ("agent", "tool", "set", "approval")
+"""The kinds of step this version carries out; exactly one of them in each step."""
+LATER_KINDS: Final = ("wait", "workflow", "steps")
+
+STEP: Final = Place(
+    name="a step",
+    known=(
+        *KINDS,
+        "with",
+        "prompt",
+        "output_schema",
+        "idempotency_key",
+        "title",
+        "needs",
+        "if",
+        "for_each",
+        "max_parallel",
+        "timeout",
+        "retry",
+        "on_error",
+    ),
+    later={
+        "wait": "Use an approval with `expires`, or let a tool wait.",
+        "workflow": "Submit the other workflow from a tool, or write its steps here.",
+        "steps": "Write the group's steps beside the others, with needs and for_each on each.",
+        "output": "Groups are not built yet; a step's output is what its tool, model or person gave.",
+        "compensate": _LATER_COMPENSATE,
+        "repeat": "Let an agent loop over its tools, or a tool repeat.",
+        "allow_failures": "Use on_error: continue on the step.",
+        "budget": _LATER_BUDGET,
+        "pivot": _LATER_COMPENSATE,
+        "on_unknown_outcome": "Leave it out; the tool's effect class decides, and a person settles what it cannot.",
+    },
+    typed={
+        "depends_on": "needs",
+        "dependson": "needs",
+        "dependencies": "needs",
+        "requires": "needs",
+        "after": "needs",
+        "when": "if",
+        "condition": "if",
+        "unless": "if",
+        "foreach": "for_each",
+        "map": "for_each",
+        "loop": "for_each",
+        "with_items": "for_each",
+        "items": "for_each",
+        "args": "with",
+        "arguments": "with",
+        "params": "with",
+        "parameters": "with",
+        "input": "with",
+        "inputs": "with",
+        "uses": "tool",
+        "call": "tool",
+        "action": "tool",
+        "function": "tool",
+        "response_format": "output_schema",
+        "schema": "output_schema",
+        "retries": "retry.<kind>.max_retries",
+        "max_retries": "retry.<kind>.max_retries",
+        "max_attempts": "retry.<kind>.max_retries",
+        "attempts": "retry.<kind>.max_retries",
+        "sleep": "wait",
+        "delay": "wait",
+        "undo": "compensate",
+        "rollback": "compensate",
+        "human": "approval",
+        "manual": "approval",
+        "approve": "approval",
+        "jobs": "steps",
+        "tasks": "steps",
+        "name": "title",
+        "label": "title",
+        "description": "title",
+        "concurrency": "max_parallel",
+        "parallelism": "max_parallel",
+        "key": "idempotency_key",
+        "dedup_key": "idempotency_key",
+        "continue_on_error": "on_error",
+        "vars": "set",
+        "values": "set",
+        "model": "agent.model",
+        "instructions": "agent.instructions",
+        "system": "agent.instructions",
+    },
+)
+
+AGENT: Final = Place(
+    name="an agent",
+    known=("model", "instructions", "tools", "max_tokens", "effort", "max_turns"),
+    later={"budget": _LATER_BUDGET},
+    typed={
+        "system": "instructions",
+        "system_prompt": "instructions",
+        "functions": "tools",
+        "max_output_tokens": "max_tokens",
+        "max_iterations": "max_turns",
+        "max_steps": "max_turns",
+        "reasoning_effort": "effort",
+    },
+)
+
+TOOL: Final = Place(
+    name="a tool",
+    known=(
+        "description",
+        "input_schema",
+        "http",
+        "effect",
+        "key_header",
+        "key_argument",
+        "key_ttl",
+        "timeout",
+        "settle_time",
+        "on_repeat",
+        "approve",
+    ),
+    later={
+        "mcp": "Put an HTTP endpoint in front of the server and declare it with http.",
+        "python": "Serve the function over HTTP and declare it with http.",
+        "probe": "Leave it out; a person settles what is unknown (GET /v1/effects?state=in_doubt).",
+        "on_5xx": "Leave it out; a 5xx is an unknown outcome.",
+        "on_408": "Leave it out; a 408 is an unknown outcome.",
+        "on_3xx": "Leave it out; a 3xx other than 303 is an unknown outcome.",
+        "on_repeat_status": "Leave it out; a person settles a status that contradicts an earlier attempt.",
+        "trust_annotations": "It belongs to mcp, which is not built yet.",
+        "include": "It belongs to mcp, which is not built yet.",
+        "compensate": _LATER_COMPENSATE,
+    },
+    typed={
+        "parameters": "input_schema",
+        "schema": "input_schema",
+        "arguments": "input_schema",
+        "inputSchema": "input_schema",
+        "url": "http.url",
+        "method": "http.method",
+        "headers": "http.headers",
+        "idempotency_key": "key_header",
+        "idempotency_header": "key_header",
+        "ttl": "key_ttl",
+        "effects": "effect",
+        "side_effects": "effect",
+        "idempotent": "effect",
+        "read_only": "effect",
+    },
+)
+
+HTTP: Final = Place(
+    name="http",
+    known=("method", "url", "headers", "path", "query", "body"),
+    typed={
+        "verb": "method",
+        "uri": "url",
+        "endpoint": "url",
+        "header": "headers",
+        "params": "query",
+        "json": "body",
+        "data": "body",
+    },
+)
+
+APPROVAL: Final = Place(
+    name="an approval",
+    known=("title", "show", "allow", "expires", "on_expire", "on_reject"),
+    later={
+        "editable": "Leave it out; a decision is approve or reject.",
+        "assign": "Leave it out; anyone with a key that may decide can decide.",
+    },
+    typed={
+        "message": "title",
+        "prompt": "title",
+        "question": "title",
+        "data": "show",
+        "context": "show",
+        "options": "allow",
+        "timeout": "expires",
+        "expires_in": "expires",
+    },
+)
+
+POLICY: Final = Place(
+    name="a retry policy",
+    known=("max_retries", "backoff", "repair"),
+    later={"switch_model": "Leave it out; the call is repeated with the same model."},
+    typed={
+        "retries": "max_retries",
+        "attempts": "max_retries",
+        "max_attempts": "max_retries",
+        "max": "max_retries",
+        "delay": "backoff.first",
+        "interval": "backoff.first",
+        "first": "backoff.first",
+        "factor": "backoff.factor",
+    },
+)
+
+BACKOFF: Final = Place(
+    name="a backoff",
+    known=("first", "factor", "max"),
+    typed={"initial": "first", "multiplier": "factor", "cap": "max", "max_delay": "max", "limit": "max"},
+)
+
+PLACES: Final = (DEFINITION, STEP, AGENT, TOOL, HTTP, APPROVAL, POLICY, BACKOFF)
+
+
+def meant(word: str, place: Place) -> str | None:
+    """What an unknown key was probably meant to be, or None."""
+    typed = place.typed.get(word) or place.typed.get(word.lower().replace("-", "_"))
+    return typed or nearest(word, (*place.known, *place.later))
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, if one is like it."""
+    # Beyond this length it is no slip of the finger, and comparing costs the product of the lengths.
+    if len(word) > 80:
+        return None
+    candidates = list(known)
+    folded = word.lower().replace("-", "_")
+    if folded in candidates:
+        return folded
+    found = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    return found[0] if found else None

@@ -1,0 +1,100 @@
+"""The catalogue of events: every name, what it says, and the fields of its `data`.
+
+Events are written in the transition's own transaction and numbered per workflow without gaps. Names are past tense;
+`agent.*` names serve every step kind. `docs/events.md` is generated from `CATALOGUE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventType:
+    description: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+CATALOGUE: Mapping[str, EventType] = {
+    "workflow.accepted": EventType(
+        description="The submission is stored; nothing can lose it any more.",
+        fields={"name": "the definition's name", "definition": "digest of the definition"},
+    ),
+    "workflow.started": EventType(description="The first steps were scheduled."),
+    "workflow.waiting": EventType(
+        description="No call is due or in flight; a person, a timer or a doubt is waited for.",
+        fields={"for": "approval, doubt, held or timer"},
+    ),
+    "workflow.needs_attention": EventType(
+        description="Something needs a person.",
+        fields={"attention": "what: approval_pending, outcome_unknown, poisoned, contradicted", "tool": "the tool"},
+    ),
+    "workflow.failing": EventType(
+        description="A step failed: nothing new is started, what is in flight is settled.",
+        fields={"failure": "kind, message, step, call, fix"},
+    ),
+    "workflow.cancelling": EventType(
+        description="Cancel was asked for: nothing new is started, what is in flight is settled.",
+        fields={"reason": "as given", "by": "who"},
+    ),
+    "workflow.succeeded": EventType(description="Every step ended and the output was built."),
+    "workflow.failed": EventType(
+        description="The workflow ended without its output.", fields={"failure": "kind, message, step, call, fix"}
+    ),
+    "workflow.cancelled": EventType(description="The workflow ended because somebody cancelled it.", fields={"reason": "as given"}),
+    "agent.step.started": EventType(
+        description="A step began.", fields={"step": "path", "context_size": "bytes of its frozen input"}
+    ),
+    "agent.model.called": EventType(
+        description="A model attempt ended, well or not.",
+        fields={
+            "step": "path", "model": "which model answered", "input_tokens": "tokens", "output_tokens": "tokens",
+            "latency_ms": "milliseconds", "cost": "dollars, decimal text, null if unknown", "attempt": "number",
+            "purpose": "useful, retry or crash", "outcome": "succeeded, failed, not_sent, unknown",
+        },
+    ),
+    "agent.tool.executed": EventType(
+        description="A tool attempt ended, well or not.",
+        fields={
+            "step": "path", "tool": "name", "success": "true or false", "latency_ms": "milliseconds",
+            "effect": "effect class", "outcome": "succeeded, failed, not_sent, unknown", "attempt": "number",
+        },
+    ),
+    "agent.worker.lost": EventType(
+        description="The worker of an attempt is gone; what it did is decided by the effect class.",
+        fields={"worker": "which", "attempt": "number"},
+    ),
+    "agent.step.retried": EventType(
+        description="Something failed and is tried again, perhaps with a changed request.",
+        fields={"kind": "failure kind", "rule": "which rule", "change": "what changed, null if the same bytes", "delay_ms": "milliseconds"},
+    ),
+    "agent.step.succeeded": EventType(description="A step ended well.", fields={"duration_ms": "milliseconds"}),
+    "agent.step.failed": EventType(description="A step failed.", fields={"failure": "kind, message, fix"}),
+    "agent.step.skipped": EventType(description="A step was not needed.", fields={"because": "if or a skipped need"}),
+    "agent.step.cancelled": EventType(description="A step that had begun was ended by a failure elsewhere or a cancel."),
+    "approval.requested": EventType(
+        description="A person is asked.", fields={"approval": "id", "kind": "step, tool, repeat, drift", "title": "text"}
+    ),
+    "approval.decided": EventType(description="A person answered.", fields={"approval": "id", "decision": "approve or reject", "by": "who"}),
+    "approval.expired": EventType(description="Nobody answered in time.", fields={"approval": "id"}),
+    "effect.in_doubt": EventType(
+        description="Nobody knows whether a call took effect; it is not repeated and not guessed.",
+        fields={"tool": "name", "not_before": "until then a request that left may still take effect", "reason": "what happened"},
+    ),
+    "effect.resolved": EventType(
+        description="A doubt was settled.", fields={"outcome": "happened, did_not_happen, abandon", "by": "a person or evidence", "note": "text"}
+    ),
+    "effect.repeated": EventType(
+        description="An agent asked again for an effect it already has; held, or answered from the record.",
+        fields={"tool": "name", "earlier": "call id", "on_repeat": "ask or return_recorded"},
+    ),
+    "effect.contradicted": EventType(
+        description="Evidence that arrived late contradicts what was settled.",
+        fields={"settled": "as what", "evidence": "what arrived"},
+    ),
+    "effect.call.changed": EventType(
+        description="A call was held, released, cancelled or made due by somebody or something other than an attempt.",
+        fields={"reason": "why"},
+    ),
+}

@@ -1,0 +1,172 @@
+"""The plan: a definition made ready to run, immutable, pinned by digest in the workflow.
+
+`app/domain/definition/` turns a document into a plan body (JSON: the document with registered tools, model aliases
+and server defaults filled in, and the line of each pointer if the source was text); `compile_plan` in
+`app/domain/definition/compiling.py` turns a body into the `Plan` here. Compiling trusts the body: it was checked
+before it was stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from app.domain.outcomes import JSON
+from app.domain.states import EffectClass, FailureKind, StepKind
+
+
+class Expression(Protocol):
+    """A compiled CEL expression. Implemented by `app/domain/expressions.py`."""
+
+    source: str
+    steps: frozenset[str]
+    """Ids of the steps it mentions."""
+
+    def evaluate(self, bindings: Mapping[str, JSON]) -> JSON:
+        """Raises `ExpressionError` (with message and fix); the result is plain JSON."""
+        ...
+
+
+class Template(Protocol):
+    """A JSON value with `${{ }}` inside, compiled. Implemented by `app/domain/templates.py`."""
+
+    steps: frozenset[str]
+
+    @property
+    def literal(self) -> bool:
+        """True if it renders the same for all bindings."""
+        ...
+
+    def render(self, bindings: Mapping[str, JSON]) -> JSON: ...
+
+    def render_key(self, bindings: Mapping[str, JSON]) -> str:
+        """As an idempotency key: `ExpressionError` if a part is null or not a scalar."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryPolicy:
+    """What may be tried again for one failure kind; merged from the definition over the server's defaults."""
+
+    max_retries: int
+    first: timedelta = timedelta(seconds=1)
+    factor: float = 2.0
+    cap: timedelta = timedelta(seconds=60)
+    repair: str | None = None
+    """`format_reminder` or None."""
+    rule: str = ""
+    """The key that decided: the kind itself, or the group (`transient`, `malformed_output`, `any`)."""
+    source: str = "default"
+    """`definition` | `default`."""
+    line: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpTool:
+    """How a tool call becomes an HTTP request. Templates see `arguments` and `secrets`."""
+
+    method: str
+    url: Template
+    headers: Mapping[str, Template]
+    path: Mapping[str, Template] | None = None
+    query: Template | None = None
+    body: Template | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tool:
+    name: str
+    description: str
+    input_schema: Mapping[str, JSON] | None
+    """A full JSON Schema (short form expanded), or None: any object."""
+    http: HttpTool
+    effect: EffectClass
+    key_header: str | None
+    key_argument: str | None
+    key_ttl: timedelta | None
+    timeout: timedelta
+    settle_time: timedelta
+    """How long a request that has left may still take effect."""
+    on_repeat: str
+    """`ask` | `return_recorded` | `allow`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agent:
+    """A frozen snapshot of what a conversation is held with."""
+
+    name: str
+    model: str
+    """The provider's model id, aliases resolved."""
+    alias: str
+    """What the definition said: `fast`, or the id itself."""
+    instructions: str | None
+    tools: tuple[str, ...]
+    max_tokens: int
+    effort: str | None
+    max_turns: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approval:
+    title: Template
+    show: Template | None
+    allow: tuple[str, ...]
+    """Subset of approve, edit, reject, respond."""
+    expires: timedelta | None
+    on_expire: str
+    """`reject` | `fail`."""
+    on_reject: str
+    """`continue` (a rejection is output) | `fail`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    id: str
+    kind: StepKind
+    line: int | None
+    title: Template | None
+    needs: frozenset[str]
+    """Declared `needs` and every step a template or the condition refers to."""
+    dependents: tuple[str, ...]
+    """Steps that need this one, in document order."""
+    reads: frozenset[str]
+    """Steps whose output, state or error its expressions see (a subset of needs)."""
+    condition: Expression | None
+    for_each: Template | None
+    max_parallel: int
+    timeout: timedelta | None
+    """Of the whole step; a tool's own timeout is per attempt."""
+    call_timeout: timedelta
+    """Per attempt: the tool's timeout, or for agents the model's."""
+    retry: Mapping[FailureKind, RetryPolicy]
+    """Every kind that has a policy, merged: the definition's most specific over the server's default."""
+    on_error: str
+    """`fail` | `continue`."""
+    tool: Tool | None = None
+    arguments: Template | None = None
+    key: Template | None = None
+    agent: Agent | None = None
+    prompt: Template | None = None
+    output_schema: Mapping[str, JSON] | None = None
+    values: Template | None = None
+    approval: Approval | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    digest: str
+    name: str
+    description: str | None
+    source_name: str | None
+    """The file the definition came from, if the client said so; for messages."""
+    labels: Mapping[str, str]
+    input_schema: Mapping[str, JSON] | None
+    tools: Mapping[str, Tool]
+    """Every tool a step or an agent may use."""
+    steps: Mapping[str, Step]
+    """In document order."""
+    output: Template | None
+    deadline: timedelta

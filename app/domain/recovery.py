@@ -1,0 +1,116 @@
+"""The recovery table: what is done about each failure kind, as data; and the two questions asked of it.
+
+`next_try(…)` — may the same bytes be sent again, and when. `repair(…)` — which changed request may be tried instead.
+How many times is the merged policy of the step (`Step.retry`, from `app/domain/recovery_defaults.py` and the
+definition); that repeating is *safe* was decided before, by the effect class (`app/domain/settling.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from app.domain.outcomes import JSON, Failure
+from app.domain.plan import RetryPolicy, Step
+from app.domain.states import FailureKind
+
+SAME_BYTES = frozenset(
+    {
+        FailureKind.RATE_LIMITED,
+        FailureKind.OVERLOADED,
+        FailureKind.SERVER_ERROR,
+        FailureKind.TIMEOUT,
+        FailureKind.NETWORK,
+        FailureKind.WORKER_LOST,
+        FailureKind.TOOL_ERROR,
+    }
+)
+"""Kinds whose recovery repeats the identical request."""
+
+REPAIRS = {
+    FailureKind.MALFORMED_OUTPUT: "format_reminder",
+    FailureKind.WRONG_SHAPE: "format_reminder",
+}
+"""Kinds whose recovery changes the request: a new call with `retry_of` and `change`."""
+
+PERMANENT_STATUS = frozenset({400, 401, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422, 431})
+"""A tool that answers with one of these would answer the same again (RFC 9110 §15.5): repeating is waste."""
+
+RETRY_AFTER_CAP = timedelta(hours=1)
+"""A longer Retry-After is believed only up to this: the deadline decides the rest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    delay: timedelta
+    policy: RetryPolicy
+    used: int
+    """Which retry this is, from 1."""
+
+
+def next_try(step: Step, failure: Failure, *, tries: int, attempt_id: UUID) -> Retry | None:
+    """When the same bytes may go again after `failure`, or None. `tries` were already used for its kind."""
+    policy = step.retry.get(failure.kind)
+    if policy is None or failure.kind not in SAME_BYTES or tries >= policy.max_retries:
+        return None
+    if failure.kind is FailureKind.TOOL_ERROR and policy.source == "default" and not worth_repeating(step, failure):
+        return None
+    return Retry(delay=_delay(policy, failure, tries=tries, attempt_id=attempt_id), policy=policy, used=tries + 1)
+
+
+def worth_repeating(step: Step, failure: Failure) -> bool:
+    """A step that names a tool asked for exactly that: a definite refusal is its answer. An agent's call may be
+    repeated if the status allows that the same request is answered otherwise a moment later."""
+    return step.agent is not None and failure.status_code not in PERMANENT_STATUS
+
+
+def repair(step: Step, kind: FailureKind, *, used: int) -> RetryPolicy | None:
+    """The policy under which a changed request may be tried after `used` such changes on this step, or None."""
+    policy = step.retry.get(kind)
+    if kind not in REPAIRS or policy is None or used >= policy.max_retries:
+        return None
+    return policy
+
+
+def _delay(policy: RetryPolicy, failure: Failure, *, tries: int, attempt_id: UUID) -> timedelta:
+    """Retry-After if given, plus jitter; else exponential backoff with full jitter. Jitter follows from the attempt."""
+    draw = jitter(attempt_id)
+    if failure.kind is FailureKind.WORKER_LOST:
+        return timedelta(0)
+    if failure.retry_after is not None:
+        return min(failure.retry_after, RETRY_AFTER_CAP) + policy.first * (0.25 * draw)
+    ceiling = min(policy.cap, policy.first * policy.factor ** min(tries, 60))
+    return ceiling * draw
+
+
+def jitter(attempt_id: UUID) -> float:
+    """0 ≤ x < 1, always the same for one attempt."""
+    return int.from_bytes(hashlib.sha256(attempt_id.bytes).digest()[:4], "big") / 2**32
+
+
+def record(
+    kind: FailureKind,
+    policy: RetryPolicy,
+    *,
+    change: str | None,
+    waited: timedelta = timedelta(0),
+    diff: JSON = None,
+    message: str | None = None,
+    used: int,
+) -> dict[str, JSON]:
+    """The record an automatic decision leaves on the call it caused; `result` is filled in when that call ends."""
+    return {
+        "kind": kind.value,
+        "rule": policy.rule or kind.value,
+        "source": policy.source,
+        "line": policy.line,
+        "used": used,
+        "allowed": policy.max_retries,
+        "message": message,
+        "change": change,
+        "diff": diff,
+        "waited_ms": int(waited.total_seconds() * 1000),
+        "result": None,
+    }

@@ -1,0 +1,284 @@
+"""What follows from facts, as a value: `Transition`; and the `Draft` in which a decision builds one.
+
+The draft keeps the laws that every handler would otherwise repeat: each move of a workflow, step or call must be listed
+in the table of `app/domain/legal.py` for the fact at hand; the workflow's counters follow the states of its calls;
+each event takes the next sequence number; a call that becomes due has a due and one that ends has none.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from app.domain import ids, legal
+from app.domain.aggregate import Approval, Attempt, Call, Message, Snapshot, StepRow, Workflow
+from app.domain.facts import Fact
+from app.domain.outcomes import JSON, Evidence
+from app.domain.plan import Plan
+from app.domain.states import CallState, DueKind, HeldReason, Lane, StepState, WorkflowStatus
+
+RING_AFTER = timedelta(seconds=2)
+"""A due that is rung directly is swept only after this long: the bell is quicker, the sweep is the promise."""
+
+DEFAULT_WEBHOOK_EVENTS = ("workflow.*", "approval.requested", "effect.in_doubt")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Due:
+    kind: DueKind
+    ref: UUID
+    due_at: datetime
+    ring_at: datetime
+    lane: str = Lane.CALLS
+    priority: int = 0
+    note: str | None = None
+    worker: UUID | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    id: UUID
+    seq: int
+    type: str
+    step: str | None
+    call_id: UUID | None
+    attempt_id: UUID | None
+    from_state: str | None
+    to_state: str | None
+    data: Mapping[str, JSON]
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    id: UUID
+    stream: UUID
+    url: str
+    event_id: UUID
+    seq: int
+    type: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyWanted:
+    """A step wants a business key: the store finds or makes its owner, and the answer is another fact."""
+
+    step: str
+    tool: str
+    key: str
+    args_sha256: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Transition:
+    """All that one decision changes; applied by `app/store/workflows.py::apply`, the only writer."""
+
+    workflow: Workflow
+    accepted: bool = False
+    """The workflow's row is new."""
+    steps: dict[str, StepRow] = field(default_factory=dict)
+    new_steps: list[StepRow] = field(default_factory=list)
+    calls: dict[UUID, Call] = field(default_factory=dict)
+    new_calls: list[Call] = field(default_factory=list)
+    attempts: dict[UUID, Attempt] = field(default_factory=dict)
+    evidence: list[Evidence] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    approvals: dict[UUID, Approval] = field(default_factory=dict)
+    new_approvals: list[Approval] = field(default_factory=list)
+    dues: dict[tuple[DueKind, UUID], Due | None] = field(default_factory=dict)
+    """None: the due goes."""
+    events: list[Event] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    keys_wanted: list[KeyWanted] = field(default_factory=list)
+    keys_released: list[UUID] = field(default_factory=list)
+    """Workflow-owned business keys of these calls become free."""
+    cancel_steps: str | None = None
+    """`unstarted`: every step that has not begun is cancelled; `all`: every step that is not final."""
+    end_dues: bool = False
+    """The workflow is final: no due of it stays (deliveries keep their own)."""
+    then: list[Fact] = field(default_factory=list)
+    """Facts that need more rows; decided in the same transaction."""
+
+
+class Draft:
+    """A decision in the making. Mutates the snapshot it was given; nothing else holds it."""
+
+    def __init__(self, snapshot: Snapshot, *, plan: Plan, now: datetime) -> None:
+        self.snapshot = snapshot
+        self.workflow = snapshot.workflow
+        self.plan = plan
+        self.now = now
+        self.agenda: deque[Fact] = deque()
+        """Facts to be decided next."""
+        self.fact = "WorkflowAccepted"
+        """Name of the fact being decided: what the table of legal moves is asked about."""
+        self.transition = Transition(workflow=snapshot.workflow)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def step(self, path: str) -> StepRow:
+        return self.snapshot.steps[path]
+
+    def call(self, call_id: UUID) -> Call:
+        return self.snapshot.calls[call_id]
+
+    def calls_of(self, path: str, *, turn: int | None = None) -> list[Call]:
+        found = [c for c in self.snapshot.calls.values() if c.step == path and (turn is None or c.turn == turn)]
+        return sorted(found, key=lambda call: call.n)
+
+    # --- moves ---------------------------------------------------------------------------------------------------
+
+    def touch(self, step: StepRow) -> StepRow:
+        """Note that the row changed (a new row is written whole anyway)."""
+        self.transition.steps[step.path] = step
+        return step
+
+    def move_workflow(self, to: WorkflowStatus) -> None:
+        if self.workflow.status == to:
+            return
+        legal.check("workflow", self.workflow.status, to, fact=self.fact)
+        self.workflow.status = to
+        if to.final:
+            self.workflow.ended_at = self.now
+
+    def move_step(self, step: StepRow, to: StepState) -> None:
+        legal.check("step", step.state, to, fact=self.fact)
+        was_final = StepState(step.state).final
+        step.state = to
+        if to in (StepState.RUNNING, StepState.WAITING) and step.started_at is None:
+            step.started_at = self.now
+        if to.final and not was_final:
+            step.ended_at = self.now
+            if step.parent is None:
+                self.workflow.steps_open -= 1
+                if to in (StepState.SUCCEEDED, StepState.SKIPPED):
+                    self.workflow.steps_done += 1
+        self.touch(step)
+
+    def move_call(
+        self,
+        call: Call,
+        to: CallState,
+        *,
+        held: HeldReason | None = None,
+        delay: timedelta = timedelta(0),
+    ) -> None:
+        """Move a call; counters and dues follow. `delay`: how long it is not due yet."""
+        legal.check("call", call.state, to, fact=self.fact)
+        self._count(call, -1)
+        call.state = to
+        call.held_reason = held
+        self._count(call, 1)
+        if to.final:
+            call.ended_at = self.now
+        self.transition.calls[call.id] = call
+        self._follow_with_dues(call, delay=delay)
+
+    def _follow_with_dues(self, call: Call, *, delay: timedelta) -> None:
+        if call.state == CallState.DUE:
+            at = self.now + delay
+            ring = at if delay else self.now + RING_AFTER
+            self.set_due(Due(kind=DueKind.CALL, ref=call.id, due_at=at, ring_at=ring, lane=call.lane, priority=call.priority))
+            self.clear_due(DueKind.ATTEMPT, call.id)
+        elif call.state != CallState.INTENDED:
+            self.clear_due(DueKind.CALL, call.id)
+            self.clear_due(DueKind.ATTEMPT, call.id)
+            self.clear_due(DueKind.APPLY, call.id)
+
+    def _count(self, call: Call, by: int) -> None:
+        match call.state:
+            case CallState.DUE | CallState.INTENDED | CallState.PROBING:
+                self.workflow.open_calls += by
+            case CallState.HELD:
+                self.workflow.held += by
+            case CallState.IN_DOUBT:
+                self.workflow.doubts += by
+
+    def add_call(self, call: Call) -> Call:
+        """A call of the step whose `calls` counter gave it its number; `due` unless it says held or settled."""
+        self.snapshot.calls[call.id] = call
+        self.transition.new_calls.append(call)
+        self._count(call, 1)
+        self._follow_with_dues(call, delay=timedelta(0))
+        return call
+
+    def touch_call(self, call: Call) -> Call:
+        self.transition.calls[call.id] = call
+        return call
+
+    def touch_attempt(self, attempt: Attempt) -> Attempt:
+        self.transition.attempts[attempt.id] = attempt
+        return attempt
+
+    def set_due(self, due: Due) -> None:
+        self.transition.dues[(due.kind, due.ref)] = due
+
+    def clear_due(self, kind: DueKind, ref: UUID) -> None:
+        self.transition.dues[(kind, ref)] = None
+
+    def then(self, fact: Fact) -> None:
+        """Left behind: decided next if its rows are loaded, else after another read."""
+        if fact not in self.agenda and fact not in self.transition.then:
+            self.agenda.append(fact)
+
+    # --- events --------------------------------------------------------------------------------------------------
+
+    def event(
+        self,
+        type: str,
+        *,
+        step: str | None = None,
+        call: Call | None = None,
+        attempt: UUID | None = None,
+        moved: tuple[str | None, str | None] = (None, None),
+        data: Mapping[str, JSON] | None = None,
+    ) -> None:
+        self.workflow.last_seq += 1
+        seq = self.workflow.last_seq
+        event = Event(
+            id=ids.timed(self.now, str(self.workflow.id), str(seq)),
+            seq=seq,
+            type=type,
+            step=step if step is not None or call is None else call.step,
+            call_id=None if call is None else call.id,
+            attempt_id=attempt,
+            from_state=moved[0],
+            to_state=moved[1],
+            data=data or {},
+            at=self.now,
+        )
+        self.transition.events.append(event)
+        self._deliver(event)
+
+    def _deliver(self, event: Event) -> None:
+        webhook = self.workflow.webhook
+        if not webhook or not subscribed(webhook.get("events") or DEFAULT_WEBHOOK_EVENTS, event.type):
+            return
+        stream = self.workflow.id
+        self.transition.deliveries.append(
+            Delivery(
+                id=ids.timed(self.now, "delivery", str(event.id)),
+                stream=stream,
+                url=webhook["url"],
+                event_id=event.id,
+                seq=event.seq,
+                type=event.type,
+            )
+        )
+        self.set_due(
+            Due(kind=DueKind.DELIVERY, ref=stream, due_at=self.now, ring_at=self.now + RING_AFTER, lane=Lane.DELIVERIES)
+        )
+
+    def attend(self, what: str, *, tool: str | None = None) -> None:
+        """Something needs a person: noted on the row once, told each time."""
+        if what not in self.workflow.attention:
+            self.workflow.attention = sorted({*self.workflow.attention, what})
+        self.event("workflow.needs_attention", data={"attention": what, "tool": tool})
+
+
+def subscribed(patterns: tuple[str, ...] | list[str], type: str) -> bool:
+    """`*` is everything, `workflow.*` a family, anything else one event."""
+    return any(p in ("*", type) or (p.endswith(".*") and type.startswith(p[:-1])) for p in patterns)

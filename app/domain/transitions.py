@@ -1,0 +1,190 @@
+"""The one door: facts of one workflow in, one transition out. Pure; the same facts on the same rows decide the same.
+
+    Decision(snapshot, plan, now, rules).take(facts) -> facts that need more rows (read them, take again)
+                                         .close()    -> Transition, for the one writer
+
+Handlers leave facts behind (`draft.then`): a step ended, a step became ready. Those whose rows are loaded are decided
+at once, in order; the others come back from `take`, and the engine reads what `facts.read_for` says and takes them
+again, in the same transaction. Which fact may move which state where is the table in `app/domain/legal.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from app.domain import ending, ids, resolving, settling, starting, turns
+from app.domain.aggregate import Snapshot
+from app.domain.facts import (
+    ApprovalDecided,
+    ApprovalExpired,
+    CallSettled,
+    CancelRequested,
+    DeadlinePassed,
+    DoubtResolved,
+    DrainBegan,
+    Fact,
+    ItemEnded,
+    ItemsEnded,
+    ItemsWanted,
+    KeyAnswered,
+    KeyExpired,
+    Reads,
+    StepEnded,
+    StepReady,
+    StepsDone,
+    StepTimedOut,
+    ToolsAsked,
+    WorkerLost,
+    WorkflowAccepted,
+    read_for,
+)
+from app.domain.legal import Row, table
+from app.domain.plan import Plan
+from app.domain.settling import Rules
+from app.domain.states import DueKind, StepState, WorkflowStatus
+from app.domain.transition import Draft, Due, KeyWanted, Transition
+
+__all__ = ["Decision", "Row", "Rules", "decide", "table"]
+
+
+class Decision:
+    def __init__(self, snapshot: Snapshot, *, plan: Plan, now: datetime, rules: Rules) -> None:
+        self.draft = Draft(snapshot, plan=plan, now=now)
+        self.rules = rules
+        self.before = WorkflowStatus(snapshot.workflow.status)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.draft.snapshot
+
+    def take(self, facts: Sequence[Fact]) -> list[Fact]:
+        """Decide the facts, and those they leave behind, as far as the rows reach."""
+        self.draft.agenda.extend(facts)
+        while self.draft.agenda:
+            fact = self.draft.agenda.popleft()
+            if _needs_more(fact, self.draft):
+                self.draft.transition.then.append(fact)
+                continue
+            self.draft.fact = type(fact).__name__
+            _handle(self.draft, fact, self.rules)
+        left, self.draft.transition.then = self.draft.transition.then, []
+        return left
+
+    def keys_wanted(self) -> list[KeyWanted]:
+        wanted, self.draft.transition.keys_wanted = self.draft.transition.keys_wanted, []
+        return wanted
+
+    def close(self) -> Transition:
+        """The transition as it stands, with the workflow's status derived from its counters."""
+        draft, workflow = self.draft, self.draft.workflow
+        ending.end_drained(draft)
+        status = WorkflowStatus(workflow.status)
+        if not status.final and not status.draining:
+            waits = workflow.open_calls == 0
+            to = WorkflowStatus.WAITING if waits else WorkflowStatus.RUNNING
+            if to is WorkflowStatus.WAITING and self.before is not WorkflowStatus.WAITING:
+                draft.event("workflow.waiting", moved=(status, to), data={"for": _waits_for(draft)})
+            draft.move_workflow(to)
+        workflow.revision += 1
+        workflow.updated_at = draft.now
+        return draft.transition
+
+
+def decide(
+    snapshot: Snapshot, facts: Sequence[Fact], *, plan: Plan, now: datetime, rules: Rules
+) -> tuple[Transition, list[Fact]]:
+    """The whole door in one call, for a snapshot that holds every row the facts need; else what was left over."""
+    decision = Decision(snapshot, plan=plan, now=now, rules=rules)
+    left = decision.take(facts)
+    return decision.close(), left
+
+
+def _waits_for(draft: Draft) -> str:
+    workflow = draft.workflow
+    if workflow.doubts:
+        return "doubt"
+    return "approval" if workflow.waits else "held" if workflow.held else "timer"
+
+
+def _needs_more(fact: Fact, draft: Draft) -> bool:
+    """Whether a fact left behind needs rows that are not loaded. What the engine brings was read for."""
+    snapshot = draft.snapshot
+    match fact:
+        case StepEnded() | StepReady() | StepsDone():
+            reads = Reads()
+            read_for(fact, plan=draft.plan, reads=reads)
+            return not reads.steps <= snapshot.steps.keys()
+        case ItemsEnded():
+            return fact.step not in snapshot.children
+        case DrainBegan():
+            return not snapshot.complete
+        case ItemsWanted():
+            return fact not in snapshot.answered
+        case ToolsAsked():
+            return fact not in snapshot.answered
+        case _:
+            return False
+
+
+def _handle(draft: Draft, fact: Fact, rules: Rules) -> None:  # noqa: C901  one arm per fact, nothing else
+    match fact:
+        case WorkflowAccepted():
+            accept(draft)
+        case CallSettled():
+            settling.settle(draft, fact, rules)
+        case WorkerLost():
+            settling.lose(draft, fact, rules)
+        case KeyExpired():
+            settling.expire_key(draft, fact)
+        case DoubtResolved():
+            settling.resolve(draft, fact)
+        case ApprovalDecided():
+            resolving.decide_approval(draft, fact)
+        case ApprovalExpired():
+            resolving.expire_approval(draft, fact)
+        case CancelRequested():
+            ending.cancel(draft, fact)
+        case DeadlinePassed():
+            ending.pass_deadline(draft, fact)
+        case StepTimedOut():
+            ending.time_out(draft, fact)
+        case StepEnded():
+            starting.count_down(draft, fact)
+        case StepReady():
+            starting.begin(draft, fact)
+        case ItemEnded():
+            starting.next_item(draft, fact)
+        case ItemsWanted():
+            starting.want_items(draft, fact)
+        case ItemsEnded():
+            ending.items_ended(draft, fact)
+        case DrainBegan():
+            ending.drain(draft, fact)
+        case StepsDone():
+            ending.build_output(draft, fact)
+        case KeyAnswered():
+            starting.key_answered(draft, fact)
+        case ToolsAsked():
+            turns.call_tools(draft, fact)
+
+
+def accept(draft: Draft) -> None:
+    """The first decision of a workflow: told, and its roots begin."""
+    workflow = draft.workflow
+    draft.transition.accepted = True
+    draft.transition.new_steps = [draft.snapshot.steps[name] for name in draft.plan.steps]
+    workflow.started_at = draft.now
+    draft.event(
+        "workflow.accepted",
+        moved=(None, WorkflowStatus.QUEUED),
+        data={"name": workflow.name, "definition": workflow.definition_digest, "id": ids.encode("wf", workflow.id)},
+    )
+    draft.move_workflow(WorkflowStatus.RUNNING)
+    draft.event("workflow.started", moved=(WorkflowStatus.QUEUED, WorkflowStatus.RUNNING))
+    at = workflow.deadline_at
+    draft.set_due(Due(kind=DueKind.DEADLINE, ref=workflow.id, due_at=at, ring_at=at))
+    for name in draft.plan.steps:
+        row = draft.step(name)
+        if row.unmet_needs == 0 and row.state == StepState.PENDING:
+            draft.then(StepReady(step=name))

@@ -1,0 +1,258 @@
+"""The agent's loop, one call per task: model call → tool calls in parallel → one message with all their results → …
+
+The conversation is append-only rows, byte-stable: an answer is appended as it came, a correction is a message more.
+Every tool use gets exactly one result, in tool-use order; one in doubt is waited for, never shown. The repeat guard
+stands between a model's wish for an effect and the call that would do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from app.domain import answers, calling, conversation, ending, ids, recovery, schemas, starting
+from app.domain.aggregate import Attempt, Call, StepRow
+from app.domain.facts import ToolsAsked, name_of
+from app.domain.outcomes import JSON, Failure
+from app.domain.plan import Step, Tool
+from app.domain.states import (
+    GUARDED_CLASSES,
+    ApprovalKind,
+    CallKind,
+    CallState,
+    EffectClass,
+    FailureKind,
+    HeldReason,
+    StepState,
+    Undo,
+    WorkflowStatus,
+)
+from app.domain.transition import Draft
+
+FAILED_STATES: Final = frozenset({CallState.FAILED, CallState.CANCELLED})
+
+
+def offered(draft: Draft, step: Step) -> dict[str, Tool]:
+    """The tools of the agent, in the order of the definition: order is part of the prefix that must not change."""
+    if step.agent is None:
+        return {}
+    return {name: draft.plan.tools[name] for name in step.agent.tools}
+
+
+def answered(draft: Draft, row: StepRow, call: Call, attempt: Attempt | None, message: JSON) -> None:
+    """A model answered. What it said decides: final value, tool calls, or an answer that cannot be used."""
+    step = draft.plan.steps[row.name]
+    tools = offered(draft, step)
+    answer = answers.read_answer(message)
+    verdict = answers.judge(answer, output_schema=step.output_schema, offered=frozenset(tools))
+    if isinstance(verdict, Failure):
+        _unusable(draft, row, step, call, attempt, message, verdict)
+        return
+    draft.move_call(call, CallState.SUCCEEDED)
+    call.recovery = [{**r, "result": r["result"] or "succeeded"} for r in call.recovery]
+    starting.append(draft, row, role="assistant", body=conversation.assistant_message(message))
+    if _stopped(draft, row):
+        ending.call_gone(draft, row)
+    elif isinstance(verdict, answers.Final):
+        ending.succeed_step(draft, row, output=verdict.value)
+    else:
+        repeats = _guarded(tools, verdict.uses)
+        asked = ToolsAsked(step=row.path, answer=message, turn=row.turn, repeats=repeats)
+        if repeats:
+            draft.then(asked)
+        else:
+            call_tools(draft, asked)
+
+
+def _unusable(
+    draft: Draft, row: StepRow, step: Step, call: Call, attempt: Attempt | None, message: JSON, failure: Failure
+) -> None:
+    """Malformed or misshapen: say exactly what was wrong and ask again, as a new call; else the step fails."""
+    call.failure = failure.to_json()
+    draft.move_call(call, CallState.FAILED)
+    call.recovery = [{**r, "result": r["result"] or "failed"} for r in call.recovery]
+    if attempt is not None and attempt.cost_microusd:
+        draft.workflow.recovery_microusd += attempt.cost_microusd
+    if _stopped(draft, row):
+        ending.call_gone(draft, row)
+        return
+    group = FailureKind.MALFORMED_OUTPUT if failure.kind is FailureKind.WRONG_SHAPE else failure.kind
+    used = row.counters.get(group, 0)
+    policy = recovery.repair(step, failure.kind, used=used)
+    if policy is None:
+        ending.fail_step(draft, row, failure, call=call)
+        return
+    row.counters = {**row.counters, group: used + 1}
+    errors = failure.detail.get("errors") or [{"pointer": "", "message": failure.message}]
+    *kept, reminder = conversation.repair(message, errors=errors, schema=step.output_schema)
+    for body in kept:
+        starting.append(draft, row, role="assistant", body=body)
+    starting.append(draft, row, role="user", body=reminder)
+    record = recovery.record(
+        failure.kind,
+        policy,
+        change=recovery.REPAIRS[failure.kind],
+        diff=_added(errors),
+        message=failure.message,
+        used=used + 1,
+    )
+    draft.workflow.retries += 1
+    calling.model_call(
+        draft, row, step, retry_of=call, change={"change": record["change"], "diff": record["diff"]}, recovery=record
+    )
+    draft.event(
+        "agent.step.retried",
+        call=call,
+        data={"kind": failure.kind, "rule": record["rule"], "change": record["change"], "delay_ms": 0},
+    )
+
+
+def _added(errors: Sequence[Mapping[str, JSON]]) -> list[str]:
+    """What was added to the prompt, in short: the exact complaints; the whole message is in the conversation."""
+    return [f"+ {error.get('pointer') or ''} {error['message']}".replace("+  ", "+ ") for error in errors[:5]]
+
+
+def _guarded(tools: dict[str, Tool], uses: Sequence[answers.ToolUse]) -> tuple[tuple[str, str], ...]:
+    found = {}
+    for use in uses:
+        tool = tools.get(use.name)
+        if tool is not None and tool.effect in GUARDED_CLASSES and tool.on_repeat != "allow":
+            found[(tool.name, calling.hash_of(use.input))] = None
+    return tuple(found)
+
+
+def call_tools(draft: Draft, fact: ToolsAsked) -> None:
+    """One call per tool use, identity (turn, ordinal). What is not to be sent is settled at once, and said to the model."""
+    row = draft.step(fact.step)
+    step = draft.plan.steps[name_of(fact.step)]
+    if _stopped(draft, row) or StepState(row.state).final:
+        ending.call_gone(draft, row)
+        return
+    tools = offered(draft, step)
+    verdict = answers.judge(
+        answers.read_answer(fact.answer), output_schema=step.output_schema, offered=frozenset(tools)
+    )
+    if isinstance(verdict, answers.ToolCalls):
+        for use in verdict.uses:
+            _call_tool(draft, row, tools, use, verdict.refused.get(use.ordinal))
+    go_on(draft, row)
+
+
+def _call_tool(
+    draft: Draft, row: StepRow, tools: dict[str, Tool], use: answers.ToolUse, refused: Failure | None
+) -> None:
+    tool = tools.get(use.name)
+    if tool is not None and refused is None:
+        refused = _misfit(tool, use)
+    if tool is None or refused is not None:
+        failure = refused or Failure(kind=FailureKind.TOOL_UNKNOWN, message=f"There is no tool named {use.name!r:.80}.")
+        calling.refused_call(
+            draft,
+            row,
+            tool=use.name,
+            arguments=use.input,
+            turn=row.turn,
+            ordinal=use.ordinal,
+            tool_use_id=use.id,
+            failure=failure.to_json(),
+        )
+        return
+    earlier = _repeated(draft, tool, use) if tool.effect in GUARDED_CLASSES and tool.on_repeat != "allow" else None
+    call = calling.tool_call(
+        draft,
+        row,
+        tool,
+        use.input,
+        turn=row.turn,
+        ordinal=use.ordinal,
+        tool_use_id=use.id,
+        held=None if earlier is None else HeldReason.REPEAT,
+    )
+    if earlier is not None:
+        _guard(draft, row, tool, call, earlier)
+
+
+def _misfit(tool: Tool, use: answers.ToolUse) -> Failure | None:
+    """Arguments are checked against the frozen schema before anything is sent."""
+    errors = schemas.validate(tool.input_schema, use.input) if tool.input_schema is not None else []
+    if not errors:
+        return None
+    listed = "; ".join(f"{e.pointer or '/'}: {e.message}" for e in errors[:10])
+    return Failure(
+        kind=FailureKind.TOOL_ARGUMENTS_INVALID,
+        message=f"The arguments do not fit the schema of {tool.name}: {listed}",
+        fix="Describe the tool's arguments more exactly in its `description` and `input_schema`.",
+    )
+
+
+def _repeated(draft: Draft, tool: Tool, use: answers.ToolUse) -> Call | None:
+    """An earlier call of this workflow with the same tool and arguments that happened, or may have, or may yet."""
+    wanted = calling.hash_of(use.input)
+    for call in sorted(draft.snapshot.calls.values(), key=lambda c: (c.created_at, c.step, c.n)):
+        same = call.kind == CallKind.TOOL and call.tool == tool.name and call.args_sha256 == wanted
+        if same and call.state not in FAILED_STATES and call.undo != Undo.DONE and call.effect != EffectClass.READ_ONLY:
+            return call
+    return None
+
+
+def _guard(draft: Draft, row: StepRow, tool: Tool, call: Call, earlier: Call) -> None:
+    """The same effect under another identity: answered from the record, or held until a person says it is meant."""
+    draft.workflow.duplicates_prevented += 1
+    draft.event(
+        "effect.repeated",
+        call=call,
+        data={"tool": tool.name, "earlier": ids.encode("call", earlier.id), "on_repeat": tool.on_repeat},
+    )
+    if tool.on_repeat == "return_recorded" and earlier.state == CallState.SUCCEEDED:
+        call.result = earlier.result if earlier.result is not None else _output_of(draft, earlier)
+        draft.move_call(call, CallState.SUCCEEDED)
+        return
+    starting.request_approval(
+        draft,
+        row,
+        kind=ApprovalKind.REPEAT,
+        title=f"The agent asks for {tool.name} again with the same arguments. Do it a second time?",
+        show={"tool": tool.name, "arguments": call.request["arguments"], "earlier": ids.encode("call", earlier.id)},
+        allow=["approve", "reject"],
+        call_id=call.id,
+        arguments_sha256=call.args_sha256,
+    )
+
+
+def _output_of(draft: Draft, earlier: Call) -> JSON:
+    row = draft.snapshot.steps.get(earlier.step)
+    return None if row is None else row.output
+
+
+def go_on(draft: Draft, row: StepRow) -> None:
+    """When every tool call of the turn is settled: one message with all results, then the next model call."""
+    calls = [c for c in draft.calls_of(row.path, turn=row.turn) if c.kind == CallKind.TOOL]
+    if StepState(row.state).final or not calls or any(not CallState(c.state).final for c in calls):
+        return
+    if _stopped(draft, row):
+        ending.call_gone(draft, row)
+        return
+    calls.sort(key=lambda call: call.ordinal)
+    results = [_result(call) for call in calls]
+    starting.append(draft, row, role="user", body=conversation.tool_results_message(results))
+    step = draft.plan.steps[row.name]
+    if step.agent is not None and row.turn >= step.agent.max_turns:
+        failure = Failure(
+            kind=FailureKind.BUDGET_EXCEEDED,
+            message=f"The agent used all its {step.agent.max_turns} turns without a final answer.",
+            fix="Raise the agent's `max_turns`, or make its task smaller; the trace shows what it did.",
+        )
+        ending.fail_step(draft, row, failure)
+        return
+    row.turn += 1
+    calling.model_call(draft, row, step)
+
+
+def _result(call: Call) -> conversation.ToolResult:
+    failed = call.state != CallState.SUCCEEDED
+    value = (call.failure or {}).get("message", "The call was not made.") if failed else call.result
+    return conversation.ToolResult(tool_use_id=call.tool_use_id or "", value=value, is_error=failed)
+
+
+def _stopped(draft: Draft, row: StepRow) -> bool:
+    return WorkflowStatus(draft.workflow.status).draining or bool(row.counters.get("timed_out"))

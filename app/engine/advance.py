@@ -1,0 +1,155 @@
+"""From facts to rows: lock, read, decide, write, in one transaction over several workflows. Every verb ends here.
+
+    advance(services, connection, facts, …) -> Advanced       inside a transaction
+    advance_one(services, workflow_id, make_facts)             its own transaction, for verbs that people call
+
+A decision that needs more rows says which; they are read under the same lock and it goes on. Doorbells are returned,
+not rung: they belong after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from app.domain.aggregate import Snapshot
+from app.domain.facts import DrainBegan, Fact, ItemsWanted, KeyAnswered, Reads, ToolsAsked, read_for
+from app.domain.plan import Plan
+from app.domain.states import DueKind, Lane
+from app.domain.transition import Transition
+from app.domain.transitions import Decision
+from app.engine import transactions
+from app.engine.services import Services
+from app.store import effect_keys, workflows
+
+MOST_READS: Final = 5_000
+"""Reads in one transaction: a chain of 1,000 `set` steps needs about as many; more is a defect of ours."""
+
+Connection = transactions.Connection
+
+
+@dataclass(kw_only=True, slots=True)
+class Advanced:
+    transitions: list[Transition] = field(default_factory=list)
+    skipped: list[UUID] = field(default_factory=list)
+    """Workflows that somebody else held."""
+    missing: list[UUID] = field(default_factory=list)
+
+    def bells(self) -> dict[Lane, list[UUID]]:
+        """Doorbells to ring after the commit: what is due now."""
+        found: dict[Lane, list[UUID]] = {Lane.CALLS: [], Lane.DELIVERIES: []}
+        for transition in self.transitions:
+            now = transition.workflow.updated_at
+            for (kind, ref), due in transition.dues.items():
+                if due is None or due.due_at > now or (transition.end_dues and kind != DueKind.DELIVERY):
+                    continue
+                if kind is DueKind.CALL:
+                    found[Lane.CALLS].append(ref)
+                elif kind is DueKind.DELIVERY:
+                    found[Lane.DELIVERIES].append(ref)
+        return found
+
+
+def ring(services: Services, advanced: Advanced) -> None:
+    for lane, ids in advanced.bells().items():
+        if ids:
+            services.bell.ring(lane, ids)
+
+
+MakeFacts = Callable[[Snapshot], Sequence[Fact]]
+"""Facts of a workflow, made under its lock: where people ask for something, what is possible is judged here."""
+
+
+async def advance(
+    services: Services,
+    connection: Connection,
+    facts: Mapping[UUID, Sequence[Fact]],
+    *,
+    skip_locked: bool = False,
+    make: MakeFacts | None = None,
+) -> Advanced:
+    """Decide and write. `make` turns the facts (of one workflow) into others once its rows are read; it may raise."""
+    locked, now = await workflows.lock(connection, list(facts), skip_locked=skip_locked)
+    absent = [workflow for workflow in facts if workflow not in locked]
+    result = Advanced(skipped=absent if skip_locked else [], missing=[] if skip_locked else absent)
+    if now is None:
+        return result
+    pending: dict[UUID, tuple[Decision, Plan, list[Fact]]] = {}
+    for workflow_id, workflow in locked.items():
+        plan = await services.plans.get(workflow.tenant_id, workflow.plan_digest)
+        decision = Decision(Snapshot(workflow=workflow), plan=plan, now=now, rules=services.rules)
+        pending[workflow_id] = (decision, plan, list(facts[workflow_id]))
+    await _read(connection, {w: (d, p, f) for w, (d, p, f) in pending.items()})
+    for decision, _, given in pending.values():
+        if make is not None:
+            given[:] = list(make(decision.snapshot))
+    result.transitions = await decide(connection, pending)
+    await workflows.apply(connection, result.transitions)
+    return result
+
+
+async def decide(connection: Connection, pending: Mapping[UUID, tuple[Decision, Plan, list[Fact]]]) -> list[Transition]:
+    """Take the facts; read what they leave wanting, and take again, until nothing is left."""
+    open_ = dict(pending)
+    for _ in range(MOST_READS):
+        left: dict[UUID, tuple[Decision, Plan, list[Fact]]] = {}
+        for workflow_id, (decision, plan, given) in open_.items():
+            rest = decision.take(given)
+            rest += await _keys(connection, decision)
+            if rest:
+                left[workflow_id] = (decision, plan, rest)
+        if not left:
+            break
+        await _read(connection, left)
+        open_ = left
+    else:
+        raise RuntimeError("a decision does not come to an end")
+    return [decision.close() for decision, _, _ in pending.values()]
+
+
+async def _read(connection: Connection, pending: Mapping[UUID, tuple[Decision, Plan, list[Fact]]]) -> None:
+    wanted = {}
+    for workflow_id, (decision, plan, given) in pending.items():
+        reads = Reads()
+        for fact in given:
+            read_for(fact, plan=plan, reads=reads)
+            if isinstance(fact, ItemsWanted | ToolsAsked | DrainBegan):
+                decision.snapshot.answered.append(fact)
+        wanted[workflow_id] = (decision.snapshot, reads)
+    await workflows.load(connection, wanted)
+
+
+async def _keys(connection: Connection, decision: Decision) -> list[Fact]:
+    """Business keys that steps want: made ours, or found to belong to another call."""
+    answers: list[Fact] = []
+    for wanted in sorted(decision.keys_wanted(), key=lambda k: (k.tool, k.key)):
+        answer = await effect_keys.acquire(
+            connection,
+            tenant_id=decision.snapshot.workflow.tenant_id,
+            workflow_id=decision.snapshot.workflow.id,
+            wanted=wanted,
+        )
+        answers.append(
+            KeyAnswered(step=wanted.step, tool=wanted.tool, key=wanted.key, owner=answer.owner, generation=answer.generation)
+        )
+    return answers
+
+
+async def advance_one(
+    services: Services, workflow_id: UUID, facts: Sequence[Fact], *, purpose: str = "operate", make: MakeFacts | None = None
+) -> Transition | None:
+    """One workflow in its own transaction, waiting for its lock; rings after the commit. None: there is none."""
+
+    async def work(connection: Connection) -> Advanced:
+        return await advance(services, connection, {workflow_id: facts}, make=make)
+
+    advanced = await transactions.run(services.database, purpose, work, size=services.settings.pool_size)
+    ring(services, advanced)
+    return advanced.transitions[0] if advanced.transitions else None
+
+
+def instant(value: datetime) -> str:
+    return value.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,165 @@
+"""Record what attempts came to: evidence, decision, next calls, in one transaction over many workflows.
+
+Evidence is never lost: a workflow that somebody else holds is recorded alone on a second connection; if anything but
+the world fails, the evidence alone is committed and an `apply` due brings it to the door again; while the process
+lives it is tried again. A COMMIT whose reply is lost is run again: an outcome is written once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from app.domain import settling
+from app.domain.aggregate import Snapshot
+from app.domain.facts import CallSettled, Fact, Reads, read_for
+from app.domain.outcomes import Evidence, Failure, Outcome
+from app.domain.states import AttemptOutcome
+from app.domain.transition import Draft
+from app.engine import transactions
+from app.engine.advance import Advanced, advance, ring
+from app.engine.gather import Gatherer
+from app.engine.services import Services
+from app.store import dues, payloads, workflows
+from app.store.claims import Claimed
+
+log = structlog.get_logger(__name__)
+
+PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between two tries while the database is away: the answer we hold is worth waiting for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settled:
+    workflow_id: UUID
+    fact: CallSettled
+
+
+async def record(services: Services, claimed: Claimed, outcome: Outcome) -> None:
+    """Record the outcome, however long the database is away; only the end of the process ends the trying."""
+    fact = CallSettled(
+        call_id=claimed.call_id, attempt_id=claimed.attempt_id, step=claimed.step, outcome=outcome
+    )
+    pause = PAUSE
+    while True:
+        try:
+            await _outcomes(services).submit(Settled(workflow_id=claimed.workflow_id, fact=fact))
+            return
+        except psycopg.Error as error:
+            if not transactions.lost(error):
+                raise
+            log.warning("record.database_away", error=str(error)[:200], after=pause)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _outcomes(services: Services) -> Gatherer[Settled, None]:
+    found = services.gatherers.get("outcomes")
+    if found is None:
+
+        async def flush(batch: Sequence[Settled]) -> Sequence[Exception | None]:
+            return await record_batch(services, batch)
+
+        found = services.gatherers["outcomes"] = Gatherer(flush, limit=services.settings.batch)
+    return cast("Gatherer[Settled, None]", found)
+
+
+async def record_batch(services: Services, batch: Sequence[Settled]) -> list[Exception | None]:
+    """One transaction for all; what is locked goes alone and does not stop the others. One answer an item."""
+    by_workflow: dict[UUID, list[Fact]] = defaultdict(list)
+    for item in batch:
+        by_workflow[item.workflow_id].append(item.fact)
+    errors: dict[UUID, Exception] = {}
+
+    async def work(connection: transactions.Connection) -> Advanced:
+        return await advance(services, connection, by_workflow, skip_locked=True)
+
+    try:
+        advanced = await transactions.run(services.database, "record", work)
+    except Exception as error:
+        if transactions.lost(error):
+            raise
+        log.exception("record.batch_failed", workflows=len(by_workflow))
+        advanced = Advanced(skipped=list(by_workflow))
+    ring(services, advanced)
+    if advanced.skipped:
+        alone = [_record_alone(services, w, by_workflow[w]) for w in advanced.skipped]
+        for workflow_id, failed in zip(advanced.skipped, await asyncio.gather(*alone), strict=True):
+            if failed is not None:
+                errors[workflow_id] = failed
+    return [errors.get(item.workflow_id) for item in batch]
+
+
+async def _record_alone(services: Services, workflow_id: UUID, facts: Sequence[Fact]) -> Exception | None:
+    """One workflow, waiting for its lock. If its decision fails, its evidence is kept all the same."""
+
+    async def work(connection: transactions.Connection) -> Advanced:
+        await connection.execute("SET LOCAL statement_timeout = 0")  # its lock is waited for as long as it takes
+        return await advance(services, connection, {workflow_id: facts})
+
+    try:
+        ring(services, await transactions.run(services.database, "record-alone", work, size=8))
+        return None
+    except Exception as error:
+        if transactions.lost(error):
+            return error
+        log.exception("record.decision_failed", workflow=str(workflow_id))
+    try:
+        await keep_evidence(services, workflow_id, facts)
+        return None
+    except psycopg.Error as error:
+        return error
+
+
+async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[Fact]) -> None:
+    """Commit what arrived without deciding about it; an `apply` due brings it to the door again."""
+    settled = [fact for fact in facts if isinstance(fact, CallSettled)]
+
+    async def work(connection: transactions.Connection) -> None:
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        locked, now = await workflows.lock(connection, [workflow_id])
+        if now is None:
+            return
+        workflow = locked[workflow_id]
+        plan = await services.plans.get(workflow.tenant_id, workflow.plan_digest)
+        snapshot, reads = Snapshot(workflow=workflow), Reads()
+        for fact in settled:
+            read_for(fact, plan=plan, reads=reads)
+        await workflows.load(connection, {workflow_id: (snapshot, reads)})
+        draft = Draft(snapshot, plan=plan, now=now)
+        for fact in settled:
+            settling.keep(draft, fact)
+        workflow.updated_at, workflow.revision = now, workflow.revision + 1
+        await workflows.apply(connection, [draft.transition])
+        await dues.apply_later(connection, workflow=workflow_id, calls=[fact.call_id for fact in settled])
+
+    await transactions.run(services.database, "record-alone", work, size=8)
+
+
+async def told_again(connection: transactions.Connection, *, workflow_id: UUID, call_id: UUID) -> list[Fact]:
+    """The facts of a call whose evidence was committed without its decision, rebuilt from its rows."""
+    return [
+        CallSettled(
+            call_id=call_id,
+            attempt_id=row.attempt_id,
+            step=row.step,
+            outcome=Outcome(
+                certainty=AttemptOutcome(row.outcome),
+                failure=None if row.failure is None else Failure.from_json(row.failure),
+                evidence=None
+                if row.body is None
+                else Evidence(body=row.body, media_type=row.media_type, truncated=row.truncated),
+                status_code=row.status_code,
+                request_id=row.request_id,
+            ),
+        )
+        for row in await payloads.undecided(connection, workflow_id=workflow_id, call_id=call_id)
+    ]

@@ -1,0 +1,99 @@
+"""The ports: what the engine asks of the world, one Protocol each. The adapters live beside this file.
+
+Every `send` returns an `Outcome` and raises nothing for what the world does. `may_send` is asked at the last moment
+before the first byte leaves (after connect and TLS): if it answers False nothing was sent, and the outcome is
+`not_sent`. `seconds` is the total deadline of the attempt, connect and body included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from app.domain.outcomes import JSON, Outcome
+from app.domain.plan import Tool
+from app.domain.states import Lane
+
+MaySend = Callable[[], bool]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolRequest:
+    tool: Tool
+    arguments: Mapping[str, JSON]
+    key: str | None
+    """The key as it goes on the wire (`key` or `key#g`), for keyed tools."""
+    headers: Mapping[str, str]
+    """Surefoot-Workflow, Surefoot-Call, Surefoot-Attempt, traceparent."""
+    fresh_connection: bool
+    """True for at_most_once and checkable: a stale keep-alive is the commonest false unknown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRequest:
+    """One call of the Messages API. `messages` are the stored bytes, so that a prefix never changes."""
+
+    model: str
+    max_tokens: int
+    system: str | None
+    messages: Sequence[bytes]
+    """Each one JSON object `{"role": …, "content": …}` exactly as stored."""
+    tools: Sequence[Mapping[str, JSON]] = ()
+    output_schema: Mapping[str, JSON] | None = None
+    effort: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Surefoot-Workflow, Surefoot-Call, Surefoot-Attempt, traceparent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryRequest:
+    url: str
+    event_id: str
+    """`webhook-id`: stable over retries."""
+    body: bytes
+    """Frozen at the first attempt."""
+    secrets: Sequence[str]
+    """`whsec_…`, one signature each (two while rotating)."""
+    gap: bool
+    """An earlier event of this stream was given up."""
+    timestamp: float
+    """`webhook-timestamp`, seconds since the epoch, on the database's clock."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryResult:
+    delivered: bool
+    status_code: int | None
+    error: str | None
+    """One sentence if not delivered."""
+    retry_after: float | None
+    """Seconds, from 429 or 503."""
+    gone: bool
+    """410: the receiver asks never to be called again."""
+    response_excerpt: str
+    duration_ms: int
+
+
+class ToolPort(Protocol):
+    async def send(self, request: ToolRequest, *, seconds: float, may_send: MaySend) -> Outcome: ...
+
+
+class ModelPort(Protocol):
+    async def send(self, request: ModelRequest, *, seconds: float, may_send: MaySend) -> Outcome: ...
+
+
+class WebhookPort(Protocol):
+    async def send(self, request: DeliveryRequest, *, seconds: float) -> DeliveryResult: ...
+
+
+class Bell(Protocol):
+    """Tells Redis "look at these ids". A hint: never blocks, never raises, may drop."""
+
+    def ring(self, lane: Lane, ids: Sequence[UUID]) -> None: ...
+
+    @property
+    def broker_away(self) -> bool:
+        """True while the last publish failed: the sweep then feeds the local pool straight from Postgres."""
+        ...

@@ -1,0 +1,126 @@
+"""Claim: calls that are due become `intended`, each by one attempt whose id the worker made. One statement for many.
+
+The intent is committed before any byte leaves. Only `due` can be claimed; a lapsed lease never is. Never locks the
+workflow: rows that somebody else holds are skipped and asked for again. A claim whose COMMIT reply was lost runs again
+with the same attempt ids: a row intended with my attempt id counts as claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+
+from app.domain.outcomes import JSON
+
+Connection = psycopg.AsyncConnection[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimed:
+    """A claimed call and what performing it needs. Times are the database's."""
+
+    workflow_id: UUID
+    tenant_id: UUID
+    call_id: UUID
+    attempt_id: UUID
+    step: str
+    kind: str
+    tool: str | None
+    effect: str
+    request: Mapping[str, JSON]
+    key: str | None
+    n: int
+    timeout_ms: int
+    intended_at: datetime
+    send_deadline: datetime
+    plan_digest: str
+    traceparent: str | None
+    key_expired: bool
+    """Not claimed: the tool may have forgotten the key by the send deadline."""
+
+
+_CLAIM: Final = """
+WITH asked AS (
+  SELECT * FROM unnest(%(calls)s::uuid[], %(attempts)s::uuid[]) AS a(call_id, attempt_id)
+), alive AS (
+  SELECT id FROM workers WHERE id = %(worker)s AND lost_at IS NULL AND stopped_at IS NULL
+), open AS (
+  SELECT c.workflow_id, c.id, a.attempt_id, c.timeout_ms, c.state,
+    c.attempt_id = a.attempt_id AND c.state = 'intended' AS mine,
+    coalesce(c.key_deadline < clock_timestamp() + c.timeout_ms * interval '1 ms', false) AS key_expired
+  FROM asked a JOIN calls c ON c.id = a.call_id, alive
+  WHERE c.engine_version = ANY(%(versions)s)
+    AND (c.state = 'due' AND EXISTS (
+           SELECT FROM dues d WHERE d.kind = 'call' AND d.ref = c.id AND d.due_at <= clock_timestamp())
+         OR c.state = 'intended' AND c.attempt_id = a.attempt_id)
+  ORDER BY c.id
+  FOR NO KEY UPDATE OF c SKIP LOCKED
+), claimed AS (
+  UPDATE calls c SET
+    state = 'intended', attempt_id = o.attempt_id, attempts = c.attempts + 1,
+    key_deadline = coalesce(c.key_deadline,
+      clock_timestamp() + (c.key_ttl_ms * interval '1 ms') - (%(key_margin)s * interval '1 second'))
+  FROM open o
+  WHERE c.workflow_id = o.workflow_id AND c.id = o.id AND o.state = 'due' AND NOT o.key_expired
+  RETURNING c.workflow_id, c.id, c.tenant_id, c.attempt_id, c.attempts, c.timeout_ms, clock_timestamp() AS now
+), tried AS (
+  INSERT INTO attempts (workflow_id, call_id, id, tenant_id, n, worker, intended_at, send_deadline)
+  SELECT workflow_id, id, attempt_id, tenant_id, attempts, %(worker)s, now, now + timeout_ms * interval '1 ms'
+  FROM claimed
+  RETURNING call_id, intended_at, send_deadline
+), moved AS (
+  UPDATE dues d SET kind = 'attempt', worker = %(worker)s, rung = 0,
+    due_at = t.send_deadline + (%(lease)s * interval '1 second'),
+    ring_at = t.send_deadline + (%(lease)s * interval '1 second')
+  FROM tried t WHERE d.kind = 'call' AND d.ref = t.call_id
+)
+SELECT c.workflow_id, c.tenant_id, c.id AS call_id, o.attempt_id, c.step, c.kind, c.tool, c.effect, c.request, c.key,
+  coalesce(cl.attempts, c.attempts) AS n, c.timeout_ms,
+  coalesce(t.intended_at, a.intended_at) AS intended_at, coalesce(t.send_deadline, a.send_deadline) AS send_deadline,
+  w.plan_digest, w.traceparent, o.key_expired AND NOT o.mine AS key_expired
+FROM open o
+JOIN calls c ON c.workflow_id = o.workflow_id AND c.id = o.id
+JOIN workflows w ON w.id = o.workflow_id
+LEFT JOIN claimed cl ON cl.id = o.id
+LEFT JOIN tried t ON t.call_id = o.id
+LEFT JOIN attempts a ON o.mine AND a.workflow_id = o.workflow_id AND a.call_id = o.id AND a.id = o.attempt_id
+WHERE cl.id IS NOT NULL OR o.key_expired OR (o.mine AND a.lost_at IS NULL AND a.outcome IS NULL)"""
+
+
+async def claim(
+    connection: Connection,
+    asked: Sequence[tuple[UUID, UUID]],
+    *,
+    worker: UUID,
+    versions: Sequence[int],
+    lease: float,
+    key_margin: float,
+) -> list[Claimed]:
+    """`asked`: (call id, attempt id). What is not in the answer was not due, is held by somebody, or is locked."""
+    cursor = await connection.execute(
+        _CLAIM,
+        {
+            "calls": [call for call, _ in asked],
+            "attempts": [attempt for _, attempt in asked],
+            "worker": worker,
+            "versions": list(versions),
+            "lease": lease,
+            "key_margin": key_margin,
+        },
+    )
+    return [Claimed(**row) for row in await cursor.fetchall()]
+
+
+_STILL_DUE: Final = """
+SELECT d.ref FROM dues d WHERE d.kind = 'call' AND d.ref = ANY(%(calls)s) AND d.due_at <= clock_timestamp()"""
+
+
+async def still_due(connection: Connection, calls: Sequence[UUID]) -> set[UUID]:
+    """Which of the calls that a claim did not get are due nevertheless: somebody held their rows for a moment."""
+    cursor = await connection.execute(_STILL_DUE, {"calls": list(calls)})
+    return {row["ref"] for row in await cursor.fetchall()}

@@ -1,0 +1,108 @@
+"""Connections to Postgres: one SQLAlchemy engine per process, the driver under it for the hot path.
+
+`reading()` gives a connection for reads (READ COMMITTED, autocommit); `transaction()` is opened by `engine` only.
+`hot()` gives a dedicated psycopg connection with prepared statements, one per purpose, kept open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+HOT_OPTIONS = {
+    # The hot statements join a handful of given ids against tables of any size: the only right plan is a nested
+    # loop over primary keys, whatever the statistics say at the moment a plan is cached.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+
+
+def session_options(*, statement_timeout: float) -> dict[str, str]:
+    return {
+        "timezone": "UTC",
+        "idle_in_transaction_session_timeout": "60s",
+        "statement_timeout": f"{int(statement_timeout * 1000)}ms",
+        "tcp_user_timeout": "20s",
+        "application_name": "surefoot",
+    }
+
+
+def _options(settings: dict[str, str]) -> str:
+    return " ".join(f"-c {name}={value}" for name, value in settings.items() if name != "application_name")
+
+
+class Database:
+    def __init__(self, url: str, *, pool_size: int = 8, statement_timeout: float = 30.0) -> None:
+        """`url` in libpq form, `postgresql://…` (a socket directory goes into `?host=`)."""
+        self.url = url
+        self._session = session_options(statement_timeout=statement_timeout)
+        parsed = make_url(url).set(drivername="postgresql+psycopg")
+        self.engine: AsyncEngine = create_async_engine(
+            parsed,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_pre_ping=True,
+            pool_timeout=5,
+            connect_args={"options": _options(self._session), "application_name": "surefoot", "connect_timeout": 5},
+        )
+        self._hot: dict[str, list[psycopg.AsyncConnection[dict[str, Any]]]] = {}
+        self._room: dict[str, asyncio.Semaphore] = {}
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        async with self.engine.connect() as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def hot(self, purpose: str, *, size: int = 1) -> AsyncIterator[psycopg.AsyncConnection[dict[str, Any]]]:
+        """A driver connection of that purpose, alone, in autocommit mode; at most `size` of them at once.
+
+        It is thrown away if the block raises a connection's error or is cancelled: nobody knows where it stands.
+        """
+        room = self._room.setdefault(purpose, asyncio.Semaphore(size))
+        async with room:
+            idle = self._hot.setdefault(purpose, [])
+            connection = idle.pop() if idle else None
+            if connection is None or connection.closed:
+                connection = await self._connect(purpose)
+            kept = False
+            try:
+                yield connection
+                kept = True
+            except psycopg.Error:
+                kept = not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE
+                raise
+            finally:
+                if kept:
+                    idle.append(connection)
+                else:
+                    await connection.close()
+
+    async def _connect(self, purpose: str) -> psycopg.AsyncConnection[dict[str, Any]]:
+        return await psycopg.AsyncConnection.connect(
+            self.url,
+            autocommit=True,
+            row_factory=dict_row,
+            prepare_threshold=0,
+            connect_timeout=5,
+            application_name=f"surefoot {purpose}",
+            options=_options(self._session | HOT_OPTIONS),
+        )
+
+    async def close(self) -> None:
+        for idle in self._hot.values():
+            for connection in idle:
+                await connection.close()
+        self._hot.clear()
+        await self.engine.dispose()

@@ -1,0 +1,151 @@
+"""The narrow table of what wants attention, as the sweep reads it. History never makes it hot.
+
+Every query takes rows with SKIP LOCKED and lets them go before anybody locks a workflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+
+Connection = psycopg.AsyncConnection[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rung:
+    kind: str
+    ref: UUID
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A due whose time has come and that means a fact."""
+
+    kind: str
+    ref: UUID
+    tenant_id: UUID
+    workflow_id: UUID
+    note: str | None
+    step: str | None
+    attempt_id: UUID | None
+    call_id: UUID | None
+
+
+# Round-robin between tenants by priority, so that one tenant's 100,000 calls do not stand before another's one. The
+# window is over what the index on ring_at finds first, so the sweep's cost does not grow with the queue.
+_RING: Final = """
+WITH ripe AS (
+  SELECT kind, ref, tenant_id, priority, due_at, rung FROM dues
+  WHERE ring_at <= clock_timestamp() AND kind IN ('call', 'delivery')
+  ORDER BY ring_at LIMIT %(look)s
+  FOR UPDATE SKIP LOCKED
+), fair AS (
+  SELECT *, row_number() OVER (PARTITION BY tenant_id ORDER BY priority, due_at) AS turn FROM ripe
+), chosen AS (
+  SELECT * FROM fair ORDER BY priority, turn, due_at LIMIT %(limit)s
+)
+UPDATE dues d SET rung = least(d.rung + 1, 3),
+  ring_at = clock_timestamp() + interval '1 second' * (2 ^ least(d.rung + 1, 3))
+FROM chosen c WHERE d.kind = c.kind AND d.ref = c.ref
+RETURNING d.kind, d.ref"""
+
+
+async def ring(connection: Connection, *, limit: int) -> list[Rung]:
+    """What is due and not rung, at most `limit`, its next ring pushed: 2, 4, then every 8 seconds."""
+    cursor = await connection.execute(_RING, {"limit": limit, "look": limit * 4})
+    return [Rung(**row) for row in await cursor.fetchall()]
+
+
+_RING_AGAIN: Final = """
+UPDATE dues SET ring_at = clock_timestamp() WHERE kind IN ('call', 'delivery') AND due_at <= clock_timestamp()"""
+
+
+async def ring_again(connection: Connection) -> None:
+    """Redis was emptied: every doorbell in it is gone."""
+    await connection.execute(_RING_AGAIN)
+
+
+_LAPSED: Final = """
+UPDATE workers SET lost_at = clock_timestamp()
+WHERE lost_at IS NULL AND stopped_at IS NULL AND lease_until < clock_timestamp()
+  AND clock_timestamp() > pg_postmaster_start_time() + interval '1 second' * %(lease)s
+RETURNING id"""
+
+
+async def lapse_workers(connection: Connection, *, lease: float) -> list[UUID]:
+    """End the leases that are over, once Postgres has been up for one lease: after an outage everybody looks dead."""
+    cursor = await connection.execute(_LAPSED, {"lease": lease})
+    return [row["id"] for row in await cursor.fetchall()]
+
+
+# Once taken an attempt comes back by its ring_at: two seconds on if its workflow was locked, or when its sender is
+# known to be silent if the decision put it off until then.
+_ATTEMPTS: Final = """
+WITH lost AS (
+  SELECT d.kind, d.ref FROM dues d JOIN workers w ON w.id = d.worker
+  WHERE d.worker IS NOT NULL AND d.kind = 'attempt' AND w.lost_at IS NOT NULL AND d.rung = 0
+  LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
+), late AS (
+  SELECT kind, ref FROM dues WHERE kind = 'attempt' AND ring_at <= clock_timestamp()
+  ORDER BY ring_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), taken AS (
+  UPDATE dues d SET rung = 1, ring_at = clock_timestamp() + interval '2 seconds'
+  FROM (SELECT * FROM lost UNION SELECT * FROM late) x WHERE d.kind = x.kind AND d.ref = x.ref
+  RETURNING d.kind, d.ref, d.tenant_id, d.workflow_id, d.note
+)
+SELECT t.*, c.step, c.attempt_id, c.id AS call_id
+FROM taken t JOIN calls c ON c.workflow_id = t.workflow_id AND c.id = t.ref
+WHERE c.state = 'intended'"""
+
+
+async def lost_attempts(connection: Connection, *, limit: int) -> list[Found]:
+    """Attempts whose worker is lost, or that are past their send deadline and a lease without an outcome."""
+    cursor = await connection.execute(_ATTEMPTS, {"limit": limit})
+    return [Found(**row) for row in await cursor.fetchall()]
+
+
+_TIMERS: Final = """
+WITH ripe AS (
+  SELECT kind, ref FROM dues
+  WHERE ring_at <= clock_timestamp() AND kind IN ('deadline', 'step_timeout', 'expiry', 'apply')
+  ORDER BY ring_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), taken AS (
+  UPDATE dues d SET rung = least(d.rung + 1, 3), ring_at = clock_timestamp() + interval '1 second' * (2 ^ least(d.rung + 1, 3))
+  FROM ripe r WHERE d.kind = r.kind AND d.ref = r.ref
+  RETURNING d.kind, d.ref, d.tenant_id, d.workflow_id, d.note
+)
+SELECT t.*, coalesce(a.step, c.step, t.note) AS step, c.attempt_id, coalesce(c.id, a.call_id) AS call_id
+FROM taken t
+LEFT JOIN approvals a ON t.kind = 'expiry' AND a.workflow_id = t.workflow_id AND a.id = t.ref
+LEFT JOIN calls c ON t.kind = 'apply' AND c.workflow_id = t.workflow_id AND c.id = t.ref"""
+
+
+async def timers(connection: Connection, *, limit: int) -> list[Found]:
+    """Deadlines, timeouts, expiries and undecided evidence whose time has come."""
+    cursor = await connection.execute(_TIMERS, {"limit": limit})
+    return [Found(**row) for row in await cursor.fetchall()]
+
+
+_APPLY_LATER: Final = """
+INSERT INTO dues (kind, ref, tenant_id, workflow_id, lane, due_at, ring_at)
+SELECT 'apply', c.id, c.tenant_id, c.workflow_id, 'calls', clock_timestamp(), clock_timestamp() + interval '2 seconds'
+FROM calls c WHERE c.workflow_id = %(workflow)s AND c.id = ANY(%(calls)s)
+ON CONFLICT (kind, ref) DO NOTHING"""
+
+
+async def apply_later(connection: Connection, *, workflow: UUID, calls: Sequence[UUID]) -> None:
+    """Evidence was committed without its decision: the sweep brings it to the door again."""
+    await connection.execute(_APPLY_LATER, {"workflow": workflow, "calls": list(calls)})
+
+
+_OVERDUE: Final = "SELECT count(*) AS n FROM dues WHERE kind = 'call' AND due_at <= clock_timestamp()"
+
+
+async def backlog(connection: Connection) -> int:
+    """Calls that wait to be claimed."""
+    row = await (await connection.execute(_OVERDUE)).fetchone()
+    return 0 if row is None else int(row["n"])

@@ -1,0 +1,219 @@
+"""What a GET says about workflows: rows as dicts with the column names of `app/store/tables.py`.
+
+Reads only, READ COMMITTED, no locks; always by tenant. `revision` is the cheap question a held request repeats.
+Cost does not depend on how many workflows are finished: lists walk (tenant, id) backwards, a key is found by its own
+primary key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, any_, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.states import ApprovalStatus, CallState, DueKind, HeldReason, StepState, WorkflowStatus
+from app.store.key_lookup import SUBMIT_ROUTE
+from app.store.tables import approvals, calls, dues, idempotency_keys, steps, workers, workflows
+
+Row = dict[str, Any]
+
+STALLED_AFTER = timedelta(seconds=30)
+"""A call that has been due this long while workers live is worth a word; a sweep rings again every second."""
+
+_HAS_APPROVAL = (HeldReason.APPROVAL, HeldReason.REPEAT, HeldReason.DRIFT)
+"""Reasons whose open approval is listed instead of the held call."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkflowFilters:
+    statuses: Sequence[str] = ()
+    definition: str | None = None
+    """A definition's name, or `sha256:…`, its digest."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    since: datetime | None = None
+    attention: str | None = None
+    failure_kind: str | None = None
+    key: str | None = None
+    """An idempotency key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Waits:
+    """What one workflow waits for, as rows."""
+
+    approvals: Sequence[Row] = ()
+    calls: Sequence[Row] = ()
+    """Held without an approval, or in doubt."""
+
+
+async def one(connection: AsyncConnection, *, tenant_id: UUID, workflow_id: UUID) -> Row | None:
+    found = await connection.execute(
+        select(workflows).where(workflows.c.id == workflow_id, workflows.c.tenant_id == tenant_id)
+    )
+    row = found.mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
+async def revision(connection: AsyncConnection, *, tenant_id: UUID, workflow_id: UUID) -> int | None:
+    """None if there is no such workflow (any more)."""
+    found = await connection.execute(
+        select(workflows.c.revision).where(workflows.c.id == workflow_id, workflows.c.tenant_id == tenant_id)
+    )
+    return found.scalar_one_or_none()
+
+
+async def page(
+    connection: AsyncConnection, *, tenant_id: UUID, filters: WorkflowFilters, before: UUID | None, limit: int
+) -> list[Row]:
+    """Newest first, without the big columns input and output."""
+    columns = [column for column in workflows.c if column.name not in ("input", "output")]
+    query = select(*columns).where(workflows.c.tenant_id == tenant_id, *_conditions(filters, tenant_id=tenant_id))
+    if before is not None:
+        query = query.where(workflows.c.id < before)
+    found = await connection.execute(query.order_by(workflows.c.id.desc()).limit(limit))
+    return [dict(row) for row in found.mappings()]
+
+
+def _conditions(filters: WorkflowFilters, *, tenant_id: UUID) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if filters.statuses:
+        conditions.append(workflows.c.status.in_(filters.statuses))
+    if filters.definition is not None:
+        by_digest = filters.definition.startswith("sha256:")
+        column = workflows.c.definition_digest if by_digest else workflows.c.name
+        conditions.append(column == filters.definition)
+    if filters.labels:
+        conditions.append(workflows.c.labels.contains(dict(filters.labels)))
+    if filters.since is not None:
+        conditions.append(workflows.c.created_at >= filters.since)
+    if filters.attention is not None:
+        conditions.append(literal(filters.attention) == any_(workflows.c.attention))
+    if filters.failure_kind is not None:
+        conditions.append(workflows.c.failure["kind"].astext == filters.failure_kind)
+    if filters.key is not None:
+        owner = select(idempotency_keys.c.workflow_id).where(
+            idempotency_keys.c.tenant_id == tenant_id,
+            idempotency_keys.c.route == SUBMIT_ROUTE,
+            idempotency_keys.c.key == filters.key,
+        )
+        conditions.append(workflows.c.id.in_(owner))
+    return conditions
+
+
+async def waits(connection: AsyncConnection, rows: Sequence[Row]) -> dict[UUID, Waits]:
+    """For each of these workflows what it waits for; the counters on the rows say which need a look at all."""
+    asking = [row["id"] for row in rows if row["waits"] > 0 or row["held"] > 0]
+    parked = [row["id"] for row in rows if row["held"] > 0 or row["doubts"] > 0]
+    open_approvals: list[Row] = []
+    parked_calls: list[Row] = []
+    if asking:
+        found = await connection.execute(
+            select(approvals, calls.c.tool)
+            .outerjoin(calls, and_(calls.c.workflow_id == approvals.c.workflow_id, calls.c.id == approvals.c.call_id))
+            .where(approvals.c.workflow_id.in_(asking), approvals.c.status == ApprovalStatus.OPEN.value)
+            .order_by(approvals.c.id)
+        )
+        open_approvals = [dict(row) for row in found.mappings()]
+    if parked:
+        columns = [column for column in calls.c if column.name not in ("request", "result")]
+        found = await connection.execute(
+            select(*columns)
+            .where(
+                calls.c.workflow_id.in_(parked),
+                or_(
+                    calls.c.state == CallState.IN_DOUBT.value,
+                    and_(
+                        calls.c.state == CallState.HELD.value,
+                        calls.c.held_reason.not_in([reason.value for reason in _HAS_APPROVAL]),
+                    ),
+                ),
+            )
+            .order_by(calls.c.id)
+        )
+        parked_calls = [dict(row) for row in found.mappings()]
+    return {
+        row["id"]: Waits(
+            approvals=[wait for wait in open_approvals if wait["workflow_id"] == row["id"]],
+            calls=[wait for wait in parked_calls if wait["workflow_id"] == row["id"]],
+        )
+        for row in rows
+    }
+
+
+async def story(connection: AsyncConnection, row: Row) -> tuple[list[Row], list[Row]]:
+    """(steps, calls) that a headline of this workflow tells about: what is busy or asks, what was recovered."""
+    busy: list[Row] = []
+    recovered: list[Row] = []
+    if row["status"] in (WorkflowStatus.RUNNING, WorkflowStatus.WAITING):
+        found = await connection.execute(
+            select(*[column for column in steps.c if column.name not in ("input", "output", "item")])
+            .where(
+                steps.c.workflow_id == row["id"],
+                steps.c.parent.is_(None),
+                steps.c.state.in_([StepState.RUNNING.value, StepState.WAITING.value]),
+            )
+            .order_by(steps.c.position)
+        )
+        busy = [dict(step) for step in found.mappings()]
+    if row["retries"] > 0 or row["held"] > 0 or row["doubts"] > 0:
+        found = await connection.execute(
+            select(*[column for column in calls.c if column.name not in ("request", "result")])
+            .where(
+                calls.c.workflow_id == row["id"],
+                or_(
+                    calls.c.recovery != [],
+                    calls.c.state.in_([CallState.HELD.value, CallState.IN_DOUBT.value]),
+                ),
+            )
+            .order_by(calls.c.id)
+        )
+        recovered = [dict(call) for call in found.mappings()]
+    return busy, recovered
+
+
+async def symptoms(connection: AsyncConnection, rows: Sequence[Row]) -> dict[UUID, list[str]]:
+    """Attention that depends on time, so that nobody wrote it: `no_worker`, `stalled`, `retrying`.
+
+    Asked of the narrow `dues`, never of history.
+    """
+    asking = [row["id"] for row in rows if row["open_calls"] > 0]
+    if not asking:
+        return {}
+    alive = select(workers.c.id).where(
+        workers.c.lost_at.is_(None), workers.c.stopped_at.is_(None), workers.c.lease_until > func.clock_timestamp()
+    )
+    found = await connection.execute(
+        select(
+            dues.c.workflow_id,
+            func.bool_or(and_(dues.c.kind == DueKind.CALL.value, dues.c.due_at < func.clock_timestamp())).label("due"),
+            func.bool_or(
+                and_(dues.c.kind == DueKind.CALL.value, dues.c.due_at < func.clock_timestamp() - STALLED_AFTER)
+            ).label("late"),
+            func.bool_or(or_(calls.c.attempts > 0, calls.c.retry_of.is_not(None))).label("again"),
+            alive.exists().label("worker"),
+        )
+        .join(calls, and_(calls.c.workflow_id == dues.c.workflow_id, calls.c.id == dues.c.ref))
+        .where(
+            dues.c.workflow_id == any_(array(asking)),
+            dues.c.kind == DueKind.CALL.value,
+        )
+        .group_by(dues.c.workflow_id)
+    )
+    return {
+        row.workflow_id: [
+            word
+            for word, applies in (
+                ("no_worker", row.due and not row.worker),
+                ("stalled", row.late and row.worker),
+                ("retrying", row.again),
+            )
+            if applies
+        ]
+        for row in found
+    }

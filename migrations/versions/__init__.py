@@ -1,0 +1,1 @@
+"""One file a revision, named by the minute it was written, so that a listing is the history."""

@@ -1,0 +1,46 @@
+"""`python -m worker.main --name worker.1`: one worker process, no children. See `worker/process.py`.
+
+Configured by `SUREFOOT_…` (app/settings.py). Logs go to stderr. Exit code 0 after a clean drain (SIGTERM), 1 if calls
+had to be cancelled or something broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+from app.bootstrap import build_services
+from app.engine.deliver import deliver
+from app.engine.perform import perform
+from app.engine.sweep import sweep
+from app.settings import Settings
+from worker import logs
+from worker.process import Work, run_worker
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m worker.main", description="One Surefoot worker process.")
+    parser.add_argument("--name", default="worker.1", help="what this worker is called in logs and in GET /v1/workers")
+    name: str = parser.parse_args().name
+    settings = Settings()
+    logs.configure(level=settings.log_level, as_json=settings.log_json)
+    return run_worker(settings, name=name, build=partial(_build, settings, name))
+
+
+def _build(settings: Settings, name: str) -> Work:
+    services = build_services(settings, worker_name=name)
+    if services.lease is None:
+        raise RuntimeError("build_services gave a worker no lease")
+    return Work(
+        bell=services.bell,
+        lease=services.lease,
+        close=services.close,
+        perform=partial(perform, services),
+        deliver=partial(deliver, services),
+        sweep=partial(sweep, services),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
