@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from app.domain.transitions import Rules
+from app.domain.rules import Rules
 from app.engine.lease import Lease
 from app.engine.plans import Plans
 from app.engine.services import Services
@@ -27,6 +27,11 @@ class RealServices(Services):
 
     closing: list[Callable[[], Awaitable[object]]]
 
+    async def warm(self) -> None:
+        """Load what the first call would wait for: the model SDK takes seconds to import."""
+        if isinstance(self.models, ClaudeModel):
+            await self.models.warm()
+
     async def close(self) -> None:
         for close in self.closing:
             await close()
@@ -44,7 +49,7 @@ def build_services(settings: Settings, *, worker_name: str | None) -> RealServic
         database=database,
         bell=bell,
         plans=Plans(database),
-        rules=Rules(poison_after=settings.poison_after),
+        rules=Rules(poison_after=settings.poison_after, items_limit=settings.items_limit),
         outbound=policy,
         closing=[],
     )

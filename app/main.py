@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from app import version
 from app.api import (
     administration,
     approvals,
@@ -25,6 +24,7 @@ from app.api import (
     problems,
     steps,
     traces,
+    version,
     workflows,
 )
 from app.api.authentication import KnownKeys

@@ -35,6 +35,7 @@ def _build(settings: Settings, name: str) -> Work:
     return Work(
         bell=services.bell,
         lease=services.lease,
+        warm=services.warm,
         close=services.close,
         perform=partial(perform, services),
         deliver=partial(deliver, services),

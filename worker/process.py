@@ -7,6 +7,7 @@ other way round: the consumer, the sweeper, the drain of the pool, `stopped_at`,
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ class Work:
     perform: Verb
     deliver: Verb
     sweep: Sweep
+    warm: Callable[[], Awaitable[None]]
+    """Called once, beside the work: loads what the first call would otherwise wait for."""
     close: Callable[[], Awaitable[None]]
     """Called last, on the loop: everything else has ended."""
 
@@ -58,7 +61,7 @@ def run_worker(settings: Settings, *, name: str, build: Callable[[], Work]) -> i
     _ignore_known_warnings()
     event_loop = EventLoop()
     event_loop.start()
-    work = event_loop.run(_start(build, name=name))
+    work, _warming = event_loop.run(_start(build, name=name))
     try:
         return Program(_app(settings, work, event_loop), name=name).run()
     finally:
@@ -67,11 +70,21 @@ def run_worker(settings: Settings, *, name: str, build: Callable[[], Work]) -> i
         event_loop.close()
 
 
-async def _start(build: Callable[[], Work], *, name: str) -> Work:
+async def _start(build: Callable[[], Work], *, name: str) -> tuple[Work, asyncio.Future[None]]:
+    """The work, and the task that warms it up: somebody has to hold on to it."""
     work = build()
     await work.lease.start()
     log.info("worker_started", name=name, worker_id=str(work.lease.worker_id))
-    return work
+    warming = asyncio.ensure_future(work.warm())
+    warming.add_done_callback(_warmed)
+    return work, warming
+
+
+def _warmed(warming: asyncio.Future[None]) -> None:
+    """A failed warm-up costs nothing but time: the first call meets the same error and says so."""
+    error = None if warming.cancelled() else warming.exception()
+    if error is not None:
+        log.warning("warm_up_failed", error=str(error)[:200])
 
 
 async def _stop(work: Work) -> None:

@@ -40,7 +40,7 @@ def accepts(model: type[BaseModel], *, key: str, required: bool = True) -> dict[
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": key == "required",
-                "description": "1 to 255 printable ASCII characters, bare or in double quotes: your own id of this request.",
+                "description": "Your own id of this request: 1 to 255 printable ASCII characters, bare or quoted.",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 257},
                 "example": "order-7731",
             }

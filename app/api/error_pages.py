@@ -23,7 +23,9 @@ def _catalogue(kind: type[SurefootError]) -> Iterator[type[SurefootError]]:
 CATALOGUE: Final = {error.code: error for error in _catalogue(SurefootError)}
 
 
-@router.get("/errors/{code}", operation_id="get_error", summary="What a problem means", response_class=PlainTextResponse)
+@router.get(
+    "/errors/{code}", operation_id="get_error", summary="What a problem means", response_class=PlainTextResponse
+)
 async def get_error(code: str) -> Response:
     error = CATALOGUE.get(code)
     if error is None:

@@ -37,9 +37,7 @@ async def list_events(
     workflow_id = workflow_id_of(workflow)
     async with services_of(request).database.reading() as connection:
         owner = await row_of(connection, tenant_id=caller.tenant_id, workflow_id=workflow_id)
-        rows = await event_views.page(
-            connection, workflow_id=workflow_id, after=query.after, limit=query.limit + 1
-        )
+        rows = await event_views.page(connection, workflow_id=workflow_id, after=query.after, limit=query.limit + 1)
     has_more = len(rows) > query.limit
     rows = rows[: query.limit]
     trace = None if owner["traceparent"] is None else traceparent.parse(owner["traceparent"])

@@ -15,8 +15,7 @@ from fastapi import APIRouter, Request
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
-from app import version
-from app.api import answering
+from app.api import answering, version
 from app.api.context import services_of
 from app.api.shapes.administration import Live, Ready, Version
 from app.domain.states import ENGINE_VERSION
@@ -60,7 +59,9 @@ async def readyz(request: Request) -> Response:
         ready = ready.model_copy(update={"status": "unavailable", "database": "unreachable", "detail": detail})
         return _uncached(request, ready, status=503)
     if at != migrating.head():
-        detail = f"The database is at migration {at or 'none'}, this code needs {migrating.head()}: run surefoot migrate."
+        detail = (
+            f"The database is at migration {at or 'none'}, this code needs {migrating.head()}: run surefoot migrate."
+        )
         ready = ready.model_copy(update={"status": "unavailable", "database": "not_migrated", "detail": detail})
         return _uncached(request, ready, status=503)
     return _uncached(request, ready)

@@ -12,8 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app import version
-from app.api import problems
+from app.api import problems, version
 from app.api.documents import REQUEST_MODELS
 from app.api.error_pages import CATALOGUE
 from app.domain.events import CATALOGUE as EVENTS
@@ -69,9 +68,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
         title="Surefoot", version=version.installed(), description=DESCRIPTION, routes=app.routes, tags=app.openapi_tags
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    _, bodies = models_json_schema(
-        [(model, "validation") for model in REQUEST_MODELS.values()], ref_template=_REF
-    )
+    _, bodies = models_json_schema([(model, "validation") for model in REQUEST_MODELS.values()], ref_template=_REF)
     schemas.update(bodies.get("$defs", {}))
     for name, example in _EXAMPLES.items():
         schemas[name]["examples"] = [example]
@@ -87,10 +84,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
 
 def _operations(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        operation
-        for path in document["paths"].values()
-        for operation in path.values()
-        if isinstance(operation, dict)
+        operation for path in document["paths"].values() for operation in path.values() if isinstance(operation, dict)
     ]
 
 

@@ -23,6 +23,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy import exc as sqlalchemy_errors
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.api.context import passage_of
 from app.api.faults import faults_of
@@ -32,6 +33,8 @@ from app.errors import DatabaseUnavailable, Internal, InvalidValue, MethodNotAll
 MEDIA_TYPE: Final = "application/problem+json"
 DATABASE_RETRY_AFTER: Final = 2.0
 """Seconds: a restart of Postgres takes one or two."""
+
+_METHODS: Final = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 _log = structlog.get_logger(__name__)
 
@@ -110,18 +113,29 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
+    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() != "allow"}
     path = request.scope["path"]
     if error.status_code == HTTPStatus.NOT_FOUND:
         gone = NotFound(f"There is no {request.method} {path}.", fix="See /openapi.json for the paths of this version.")
         return problem(request, gone, headers=headers)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = headers.get("Allow", headers.get("allow", ""))
-        return problem(request, MethodNotAllowed(f"{path} knows {allowed}, not {request.method}."), headers=headers)
+        allowed = ", ".join(_allowed(request))
+        refusal = MethodNotAllowed(f"{path} knows {allowed}, not {request.method}.")
+        return problem(request, refusal, headers=headers | {"Allow": allowed})
     if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return problem(request, InvalidValue(str(error.detail)), headers=headers)
     _log.error("framework error", status=error.status_code, detail=str(error.detail))
     return problem(request, Internal(), headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method of the path. Starlette names those of the first route it finds only."""
+    app: FastAPI = request.app
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.router.routes)
+    ]
 
 
 async def _database(request: Request, error: Exception) -> Response:

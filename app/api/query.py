@@ -57,8 +57,8 @@ class WorkflowsQuery(BaseModel):
     status: Annotated[list[WorkflowStatus], Field(description="One or more statuses.")] = []
     definition: Annotated[Text | None, Field(description="A definition's name, or its digest `sha256:…`.")] = None
     since: Annotated[Instant | None, Field(description="Created at or after this instant, RFC 3339.")] = None
-    attention: Annotated[Text | None, Field(description="A word of `attention` that was written, as approval_pending.")] = None
-    failure_kind: Annotated[Text | None, Field(alias="failure.kind", description="Kind of the workflow's failure.")] = None
+    attention: Annotated[Text | None, Field(description="A word that was written to `attention`.")] = None
+    failure_kind: Annotated[Text | None, Field(alias="failure.kind", description="Kind of its failure.")] = None
     key: Annotated[Text | None, Field(description="The Idempotency-Key it was submitted with.")] = None
     limit: Limit = PAGE
     cursor: Cursor = None

@@ -130,7 +130,9 @@ async def get_call(
         call = await step_views.call(connection, workflow_id=workflow_id, path=path, n=n)
         if call is None:
             raise NotFound(f"The step {path} has no call {n}; it has {step['calls']}.")
-        attempts = (await step_views.attempts_of(connection, workflow_id=workflow_id, call_ids=[call["id"]]))[call["id"]]
+        attempts = (await step_views.attempts_of(connection, workflow_id=workflow_id, call_ids=[call["id"]]))[
+            call["id"]
+        ]
         plan = await services_of(request).plans.get(caller.tenant_id, owner["plan_digest"])
         sent = await exchanges.request_of(connection, call, plan=plan, step=step)
         answers = await exchanges.answers_of(connection, attempts, workflow_id=workflow_id)

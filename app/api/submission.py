@@ -68,9 +68,9 @@ class SubmissionBody(body.Body):
     source_name: Annotated[str, StringConstraints(max_length=200)] | None = None
     """The file `definition_text` came from, for messages."""
     input: dict[str, JSON] = Field(default_factory=dict)
-    labels: dict[
-        Annotated[str, AfterValidator(_label_name)], Annotated[str, StringConstraints(max_length=256)]
-    ] = Field(default_factory=dict, max_length=LABELS_LIMIT)
+    labels: dict[Annotated[str, AfterValidator(_label_name)], Annotated[str, StringConstraints(max_length=256)]] = (
+        Field(default_factory=dict, max_length=LABELS_LIMIT)
+    )
     webhook: WebhookBody | None = None
     deadline: Annotated[str, StringConstraints(max_length=32)] | None = None
     """How long the workflow may take, as `2h`."""
@@ -106,7 +106,5 @@ def read(value: dict[str, JSON]) -> SubmissionBody:
     if (checked.definition is None) == (checked.definition_text is None):
         detail = "One of definition and definition_text is needed, and only one."
         fix = "Send the definition as an object in `definition`, or its YAML source in `definition_text`."
-        raise InvalidValue(
-            detail, faults=[Fault(code="missing_field", pointer="/definition", detail=detail, fix=fix)]
-        )
+        raise InvalidValue(detail, faults=[Fault(code="missing_field", pointer="/definition", detail=detail, fix=fix)])
     return checked

@@ -86,6 +86,7 @@ async def _submit(
 ) -> Submitted:
     checked = submission.read(value)
     webhook = checked.webhook
+    told = None if webhook is None else {"url": webhook.url, "events": webhook.events or list(DEFAULT_WEBHOOK_EVENTS)}
     wanted = Submission(
         tenant_id=caller.tenant_id,
         key=key,
@@ -96,7 +97,7 @@ async def _submit(
         source_name=checked.source_name,
         input=checked.input,
         labels=checked.labels,
-        webhook=None if webhook is None else {"url": webhook.url, "events": webhook.events or list(DEFAULT_WEBHOOK_EVENTS)},
+        webhook=told,
         deadline=checked.deadline_after,
         traceparent=str(passage_of(request).trace),
     )
@@ -139,9 +140,8 @@ async def _accepted(
         status = 200 if reading.settled else status
     if reading.shape.status not in FINAL_STATUSES:
         more["Retry-After"] = RETRY_AFTER
-    return answering.answer(
-        request, reading.shape, status=status, headers={"Location": reading.shape.links.self, "ETag": reading.etag} | more
-    )
+    place = {"Location": reading.shape.links.self, "ETag": reading.etag}
+    return answering.answer(request, reading.shape, status=status, headers=place | more)
 
 
 @router.get(
@@ -272,9 +272,7 @@ async def cancel_workflow(
     idempotency.read_key(request.headers)
     workflow_id = workflow_id_of(workflow)
     checked = body.check(CancelBody, await body.read_object(request, required=False))
-    await cancel.cancel(
-        services_of(request), caller.tenant_id, workflow_id, reason=checked.reason, by=caller.name
-    )
+    await cancel.cancel(services_of(request), caller.tenant_id, workflow_id, reason=checked.reason, by=caller.name)
     reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=workflow_id)
     return answering.answer(
         request, reading.shape, status=202, headers={"Location": reading.shape.links.self, "ETag": reading.etag}

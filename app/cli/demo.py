@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -62,6 +63,9 @@ def demo(
 
     if not DEFINITION.exists():
         raise Stop(f"The example {DEFINITION.name} is not beside the program.", fix="Run it from the repository.")
+    # A shell's background job ignores SIGINT, and SIGTERM would leave the folder behind: both end it like Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="surefoot-demo-") as folder:
         printing.note("Starting Postgres, Redis, the API, two workers, a model and two demo tools …")
         began = time.monotonic()

@@ -79,7 +79,15 @@ def tool_call(
 
 
 def refused_call(
-    draft: Draft, row: StepRow, *, tool: str, arguments: JSON, turn: int, ordinal: int, tool_use_id: str, failure: Mapping[str, JSON]
+    draft: Draft,
+    row: StepRow,
+    *,
+    tool: str,
+    arguments: JSON,
+    turn: int,
+    ordinal: int,
+    tool_use_id: str,
+    failure: Mapping[str, JSON],
 ) -> Call:
     """A tool use that is answered without being sent: unknown tool, arguments that break the schema."""
     n, call_id = next_number(draft, row)

@@ -10,8 +10,7 @@ from uuid import UUID
 from app.domain.recovery import jitter
 
 PAUSES: Final = tuple(
-    timedelta(seconds=seconds)
-    for seconds in (5, 300, 1800, 7200, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
+    timedelta(seconds=seconds) for seconds in (5, 300, 1800, 7200, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600)
 )
 """Between two attempts; after the last it stays daily until the event is too old."""
 

@@ -6,7 +6,7 @@ then the workflow is final. A workflow is never final while a call with a sent a
 
 from __future__ import annotations
 
-from app.domain import expressions, ids, starting
+from app.domain import doubting, expressions, ids, starting
 from app.domain.aggregate import Call, StepRow
 from app.domain.facts import (
     CancelRequested,
@@ -182,17 +182,17 @@ def _drain_call(draft: Draft, call: Call) -> None:
     state = CallState(call.state)
     if state not in (CallState.DUE, CallState.HELD):
         return
-    from app.domain.settling import doubt, uncertain
-
-    maybe_done = call.effect != EffectClass.READ_ONLY and uncertain(call)
+    maybe_done = call.effect != EffectClass.READ_ONLY and doubting.uncertain(call)
     if maybe_done and state is CallState.DUE:
         return  # in flight: claim lets it pass, and the drain waits for it
     if maybe_done:
-        doubt(draft, call, since=draft.now, reason="It was held after an attempt whose outcome is unknown.")
+        doubting.doubt(draft, call, since=draft.now, reason="It was held after an attempt whose outcome is unknown.")
         return
     draft.move_call(call, CallState.CANCELLED)
     draft.transition.keys_released.append(call.id)
-    draft.event("effect.call.changed", call=call, moved=(state, CallState.CANCELLED), data={"reason": draft.workflow.status})
+    draft.event(
+        "effect.call.changed", call=call, moved=(state, CallState.CANCELLED), data={"reason": draft.workflow.status}
+    )
 
 
 def close_approval(draft: Draft, approval_id: object) -> None:

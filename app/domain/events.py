@@ -42,23 +42,36 @@ CATALOGUE: Mapping[str, EventType] = {
     "workflow.failed": EventType(
         description="The workflow ended without its output.", fields={"failure": "kind, message, step, call, fix"}
     ),
-    "workflow.cancelled": EventType(description="The workflow ended because somebody cancelled it.", fields={"reason": "as given"}),
+    "workflow.cancelled": EventType(
+        description="The workflow ended because somebody cancelled it.", fields={"reason": "as given"}
+    ),
     "agent.step.started": EventType(
         description="A step began.", fields={"step": "path", "context_size": "bytes of its frozen input"}
     ),
     "agent.model.called": EventType(
         description="A model attempt ended, well or not.",
         fields={
-            "step": "path", "model": "which model answered", "input_tokens": "tokens", "output_tokens": "tokens",
-            "latency_ms": "milliseconds", "cost": "dollars, decimal text, null if unknown", "attempt": "number",
-            "purpose": "useful, retry or crash", "outcome": "succeeded, failed, not_sent, unknown",
+            "step": "path",
+            "model": "which model answered",
+            "input_tokens": "tokens",
+            "output_tokens": "tokens",
+            "latency_ms": "milliseconds",
+            "cost": "dollars, decimal text, null if unknown",
+            "attempt": "number",
+            "purpose": "useful, retry or crash",
+            "outcome": "succeeded, failed, not_sent, unknown",
         },
     ),
     "agent.tool.executed": EventType(
         description="A tool attempt ended, well or not.",
         fields={
-            "step": "path", "tool": "name", "success": "true or false", "latency_ms": "milliseconds",
-            "effect": "effect class", "outcome": "succeeded, failed, not_sent, unknown", "attempt": "number",
+            "step": "path",
+            "tool": "name",
+            "success": "true or false",
+            "latency_ms": "milliseconds",
+            "effect": "effect class",
+            "outcome": "succeeded, failed, not_sent, unknown",
+            "attempt": "number",
         },
     ),
     "agent.worker.lost": EventType(
@@ -67,23 +80,38 @@ CATALOGUE: Mapping[str, EventType] = {
     ),
     "agent.step.retried": EventType(
         description="Something failed and is tried again, perhaps with a changed request.",
-        fields={"kind": "failure kind", "rule": "which rule", "change": "what changed, null if the same bytes", "delay_ms": "milliseconds"},
+        fields={
+            "kind": "failure kind",
+            "rule": "which rule",
+            "change": "what changed, null if the same bytes",
+            "delay_ms": "milliseconds",
+        },
     ),
     "agent.step.succeeded": EventType(description="A step ended well.", fields={"duration_ms": "milliseconds"}),
     "agent.step.failed": EventType(description="A step failed.", fields={"failure": "kind, message, fix"}),
     "agent.step.skipped": EventType(description="A step was not needed.", fields={"because": "if or a skipped need"}),
-    "agent.step.cancelled": EventType(description="A step that had begun was ended by a failure elsewhere or a cancel."),
-    "approval.requested": EventType(
-        description="A person is asked.", fields={"approval": "id", "kind": "step, tool, repeat, drift", "title": "text"}
+    "agent.step.cancelled": EventType(
+        description="A step that had begun was ended by a failure elsewhere or a cancel."
     ),
-    "approval.decided": EventType(description="A person answered.", fields={"approval": "id", "decision": "approve or reject", "by": "who"}),
+    "approval.requested": EventType(
+        description="A person is asked.",
+        fields={"approval": "id", "kind": "step, tool, repeat, drift", "title": "text"},
+    ),
+    "approval.decided": EventType(
+        description="A person answered.", fields={"approval": "id", "decision": "approve or reject", "by": "who"}
+    ),
     "approval.expired": EventType(description="Nobody answered in time.", fields={"approval": "id"}),
     "effect.in_doubt": EventType(
         description="Nobody knows whether a call took effect; it is not repeated and not guessed.",
-        fields={"tool": "name", "not_before": "until then a request that left may still take effect", "reason": "what happened"},
+        fields={
+            "tool": "name",
+            "not_before": "until then a request that left may still take effect",
+            "reason": "what happened",
+        },
     ),
     "effect.resolved": EventType(
-        description="A doubt was settled.", fields={"outcome": "happened, did_not_happen, abandon", "by": "a person or evidence", "note": "text"}
+        description="A doubt was settled.",
+        fields={"outcome": "happened, did_not_happen, abandon", "by": "a person or evidence", "note": "text"},
     ),
     "effect.repeated": EventType(
         description="An agent asked again for an effect it already has; held, or answered from the record.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import cache
 from typing import Final
 
 from app.domain.plan import RetryPolicy
@@ -93,6 +94,7 @@ GROUPS: Final[Mapping[str, frozenset[FailureKind]]] = {
 """Names under `retry` that stand for several kinds, the most specific first."""
 
 
+@cache
 def rules_for(kind: FailureKind) -> tuple[str, ...]:
     """The keys of a definition's `retry` that speak for `kind`, the most specific first."""
     names = [kind.value, *(name for name, kinds in GROUPS.items() if kind in kinds)]

@@ -1,14 +1,61 @@
-"""What a person's answer to an approval means: for an approval step, and for a call that was held for one."""
+"""What a person's word means: the verdict on a doubt, the decision on an approval step or on a held call."""
 
 from __future__ import annotations
 
-from app.domain import ending, ids, turns
+from app.domain import concluding, doubting, ending, ids, turns
 from app.domain.aggregate import Approval, Call
-from app.domain.facts import ApprovalDecided, ApprovalExpired, name_of
+from app.domain.facts import ApprovalDecided, ApprovalExpired, DoubtResolved, IllegalTransition, name_of
 from app.domain.outcomes import Failure
 from app.domain.starting import instant
 from app.domain.states import ApprovalStatus, CallState, DueKind, FailureKind, StepState
 from app.domain.transition import Draft
+
+
+def resolve_doubt(draft: Draft, fact: DoubtResolved) -> None:
+    call = draft.call(fact.call_id)
+    if call.state != CallState.IN_DOUBT:
+        raise IllegalTransition(f"call {call.id} is {call.state}, not in doubt")
+    call.resolved = {
+        "outcome": fact.verdict,
+        "note": fact.note,
+        "by": fact.by,
+        "at": draft.now.isoformat(),
+        "attempts": call.attempts,
+    }
+    step = draft.step(call.step)
+    match fact.verdict:
+        case "happened":
+            to = CallState.SUCCEEDED
+        case "did_not_happen":
+            to = CallState.CANCELLED if concluding.stopped(draft, call) else CallState.DUE
+        case _:
+            to = CallState.ABANDONED
+    draft.event(
+        "effect.resolved",
+        call=call,
+        moved=(CallState.IN_DOUBT, to),
+        data={"outcome": fact.verdict, "by": fact.by, "note": fact.note},
+    )
+    doubting.clear(draft, call)
+    if to is CallState.SUCCEEDED:
+        attempt = call.attempt(call.attempt_id) if call.attempt_id else None
+        concluding.succeed(draft, call, attempt, fact.result)
+    elif to is CallState.DUE:
+        call.failure = None
+        draft.move_call(call, CallState.DUE)
+    elif to is CallState.CANCELLED:
+        draft.move_call(call, CallState.CANCELLED)
+        draft.transition.keys_released.append(call.id)
+        ending.call_gone(draft, step)
+    else:
+        draft.move_call(call, CallState.ABANDONED)
+        failure = Failure(
+            kind=FailureKind.UNKNOWN_OUTCOME,
+            message=f"Whether {call.tool} happened was given up by {fact.by}.",
+            fix="Check the tool by hand; nothing of this effect was undone.",
+        )
+        concluding.close_records(call, "abandoned")
+        concluding.tell_step(draft, call, failure)
 
 
 def decide_approval(draft: Draft, fact: ApprovalDecided) -> None:
@@ -16,7 +63,12 @@ def decide_approval(draft: Draft, fact: ApprovalDecided) -> None:
     if approval.status != ApprovalStatus.OPEN:
         return
     approval.status = ApprovalStatus.DECIDED
-    approval.decision, approval.values, approval.comment, approval.by = fact.decision, fact.values, fact.comment, fact.by
+    approval.decision, approval.values, approval.comment, approval.by = (
+        fact.decision,
+        fact.values,
+        fact.comment,
+        fact.by,
+    )
     _close(draft, approval)
     draft.event(
         "approval.decided",
@@ -60,7 +112,11 @@ def _end_step(draft: Draft, approval: Approval, kind: FailureKind) -> None:
     approved = approval.decision == "approve"
     if approved or (kind is FailureKind.APPROVAL_REJECTED and (asked is None or asked.on_reject != "fail")):
         ending.succeed_step(draft, row, output=_output(approval))
-    elif kind is FailureKind.APPROVAL_EXPIRED and approval.on_expire == "reject" and (asked is None or asked.on_reject != "fail"):
+    elif (
+        kind is FailureKind.APPROVAL_EXPIRED
+        and approval.on_expire == "reject"
+        and (asked is None or asked.on_reject != "fail")
+    ):
         ending.succeed_step(draft, row, output={**_output(approval), "decision": "reject", "by": None})
     else:
         said = "was rejected" if kind is FailureKind.APPROVAL_REJECTED else "expired"
@@ -88,9 +144,13 @@ def _release_call(draft: Draft, call: Call, approval: Approval) -> None:
         return
     if approval.decision == "approve":
         draft.move_call(call, CallState.DUE)
-        draft.event("effect.call.changed", call=call, moved=(CallState.HELD, CallState.DUE), data={"reason": "approved"})
+        draft.event(
+            "effect.call.changed", call=call, moved=(CallState.HELD, CallState.DUE), data={"reason": "approved"}
+        )
         return
-    why = "A person decided that this is not done a second time." if approval.decision else "Nobody approved it in time."
+    why = (
+        "A person decided that this is not done a second time." if approval.decision else "Nobody approved it in time."
+    )
     comment = f" They said: {approval.comment}" if approval.comment else ""
     call.failure = Failure(kind=FailureKind.APPROVAL_REJECTED, message=why + comment).to_json()
     draft.move_call(call, CallState.FAILED)

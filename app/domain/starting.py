@@ -16,7 +16,16 @@ from app.domain.aggregate import Approval, Message, StepRow
 from app.domain.facts import ItemEnded, ItemsEnded, ItemsWanted, KeyAnswered, StepEnded, StepReady, name_of
 from app.domain.outcomes import JSON, Failure
 from app.domain.plan import Step
-from app.domain.states import ApprovalKind, ApprovalStatus, DueKind, EffectClass, FailureKind, StepKind, StepState, WorkflowStatus
+from app.domain.states import (
+    ApprovalKind,
+    ApprovalStatus,
+    DueKind,
+    EffectClass,
+    FailureKind,
+    StepKind,
+    StepState,
+    WorkflowStatus,
+)
 from app.domain.transition import Draft, Due, KeyWanted
 
 ITEM_WINDOW: Final = 500
@@ -33,7 +42,9 @@ def bindings(draft: Draft, names: frozenset[str], row: StepRow | None = None) ->
     for name in names:
         seen = draft.snapshot.steps.get(name)
         if seen is not None:
-            steps[name] = expressions.step_binding(output=seen.output, state=seen.state, error=seen.failure, failures=None)
+            steps[name] = expressions.step_binding(
+                output=seen.output, state=seen.state, error=seen.failure, failures=None
+            )
     found: dict[str, JSON] = {
         "input": draft.workflow.input,
         "workflow": {
@@ -68,7 +79,7 @@ def begin(draft: Draft, fact: StepReady) -> None:
             ending.skip_step(draft, row, because="a step it needs was skipped")
             return
         seen = bindings(draft, step.needs, row)
-        if step.condition is not None and step.condition.evaluate(seen) is not True:
+        if step.condition is not None and not _holds(step.condition.evaluate(seen), step):
             ending.skip_step(draft, row, because="its condition is false")
             return
         if step.title is not None and step.for_each is None:
@@ -81,6 +92,15 @@ def begin(draft: Draft, fact: StepReady) -> None:
             _begin_kind(draft, row, step, seen)
     except expressions.ExpressionError as error:
         _expression_failed(draft, row, error)
+
+
+def _holds(value: JSON, step: Step) -> bool:
+    """A condition is true or false: anything else is a mistake, not a no."""
+    if not isinstance(value, bool):
+        raise expressions.ExpressionError(
+            f"`if` of {step.id} is not true or false but {type(value).__name__}", fix="Compare it: `if: x == 'yes'`."
+        )
+    return value
 
 
 def _expression_failed(draft: Draft, row: StepRow, error: expressions.ExpressionError) -> None:
@@ -107,11 +127,22 @@ def _begin_items(draft: Draft, row: StepRow, step: Step, seen: Mapping[str, JSON
     items = step.for_each.render(seen) if step.for_each is not None else None
     if not isinstance(items, list):
         raise expressions.ExpressionError(
-            f"for_each of {step.id} is not a list but {type(items).__name__}", fix="Give for_each an expression that yields a list."
+            f"for_each of {step.id} is not a list but {type(items).__name__}",
+            fix="Give for_each an expression that yields a list.",
+        )
+    if len(items) > draft.rules.items_limit:
+        raise expressions.ExpressionError(
+            f"for_each of {step.id} has {len(items)} items; {draft.rules.items_limit} are allowed",
+            fix="Split the list over several workflows.",
         )
     row.input = {"items": items}
     row.items_total, row.items_inserted, row.items_started, row.items_open, row.items_failed = len(items), 0, 0, 0, 0
-    draft.event("agent.step.started", step=row.path, moved=(StepState.PENDING, StepState.RUNNING), data={"context_size": size(items), "items": len(items)})
+    draft.event(
+        "agent.step.started",
+        step=row.path,
+        moved=(StepState.PENDING, StepState.RUNNING),
+        data={"context_size": size(items), "items": len(items)},
+    )
     if not items:
         draft.snapshot.children.add(row.path)
         draft.then(ItemsEnded(step=row.path))
@@ -240,7 +271,7 @@ def key_answered(draft: Draft, fact: KeyAnswered) -> None:
         failure = Failure(
             kind=FailureKind.KEY_CONFLICT,
             message=f"The key {fact.key!r} of {fact.tool} belongs to another call ({owner}); nothing was sent.",
-            fix=f"Look at that effect (GET /v1/effects/{owner}); use another idempotency_key if this is another effect.",
+            fix=f"Look at that effect (GET /v1/effects/{owner}); if this is another one, use another idempotency_key.",
             detail={"owner": owner, "key": fact.key},
         )
         ending.fail_step(draft, row, failure)
@@ -287,7 +318,14 @@ def _begin_approval(draft: Draft, row: StepRow, step: Step, seen: Mapping[str, J
     draft.move_step(row, StepState.WAITING)
     _started(draft, row, row.input)
     request_approval(
-        draft, row, kind=ApprovalKind.STEP, title=title, show=show, allow=list(asked.allow), expires=asked.expires, on_expire=asked.on_expire
+        draft,
+        row,
+        kind=ApprovalKind.STEP,
+        title=title,
+        show=show,
+        allow=list(asked.allow),
+        expires=asked.expires,
+        on_expire=asked.on_expire,
     )
 
 
@@ -326,7 +364,15 @@ def request_approval(
     if kind is ApprovalKind.STEP:
         draft.workflow.waits += 1
     if approval.expires_at is not None:
-        draft.set_due(Due(kind=DueKind.EXPIRY, ref=approval.id, due_at=approval.expires_at, ring_at=approval.expires_at, note=row.path))
+        draft.set_due(
+            Due(
+                kind=DueKind.EXPIRY,
+                ref=approval.id,
+                due_at=approval.expires_at,
+                ring_at=approval.expires_at,
+                note=row.path,
+            )
+        )
     draft.event(
         "approval.requested",
         step=row.path,

@@ -146,7 +146,7 @@ def chain_rows(chain: Sequence[Span], *, alone: bool, depth: int, source: str | 
             glyph=glyph_of("failed" if failure is not None and attempt.status == "succeeded" else attempt.status),
             label=label,
             depth=depth,
-            tag=plain(attempt.via or "") if attempt.name == "model" or alone else (call.effect or ""),
+            tag=plain(attempt.via or "") if attempt.name == "model" else "" if alone else (call.effect or ""),
             took=_took(attempt),
             cost="" if attempt.cost_usd is None else price(microusd(attempt.cost_usd)),
             started_at=attempt.started_at,
@@ -217,9 +217,8 @@ def _rule(record: JSON, source: str | None) -> str:
 
 
 def _size(diff: JSON) -> str:
-    if not isinstance(diff, str) or not diff:
-        return ""
-    return f" ({counted(len(diff.splitlines()), 'line')})"
+    lines = diff.splitlines() if isinstance(diff, str) else diff if isinstance(diff, list) else []
+    return f" ({counted(len(lines), 'line')})" if lines else ""
 
 
 def _step_note(step: Span) -> str:

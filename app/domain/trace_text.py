@@ -97,7 +97,7 @@ def _header(trace: Trace, layout: Layout) -> Iterator[str]:
     retries, spent = totals["retries"], microusd(totals["cost_usd"])
     parts = [
         "" if root.status == "succeeded" else str(root.status),
-        took(timedelta(milliseconds=totals["duration_ms"])),
+        took(root.duration or timedelta(milliseconds=totals["duration_ms"])),
         f"${price(spent)}" if spent else "",
         counted(retries, "retry", plural="retries") if retries else "",
     ]
@@ -117,11 +117,13 @@ def _axis(layout: Layout) -> Iterator[str]:
         return
     marks = [" "] * layout.bars
     seconds = layout.total.total_seconds()
-    labels = ["0s", *(_tick(seconds * quarter / 4) for quarter in (1, 2, 3)), _tick(seconds, last=True)]
-    for index, label in enumerate(labels):
-        middle = round(layout.bars * index / 4 - len(label) / 2)
-        at = max(0, min(middle, layout.bars - len(label)))
-        marks[at : at + len(label)] = label
+    last = _tick(seconds, last=True)
+    marks[:2], marks[layout.bars - len(last) :] = "0s", last
+    for quarter in (2, 1, 3):
+        label = _tick(seconds * quarter / 4)
+        at = round(layout.bars * quarter / 4 - len(label) / 2)
+        if not "".join(marks[at - 1 : at + len(label) + 1]).strip():  # a label that would touch another is left out
+            marks[at : at + len(label)] = label
     yield _dim(" " * (layout.before_bars + 1) + "".join(marks), layout)
 
 

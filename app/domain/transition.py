@@ -18,6 +18,7 @@ from app.domain.aggregate import Approval, Attempt, Call, Message, Snapshot, Ste
 from app.domain.facts import Fact
 from app.domain.outcomes import JSON, Evidence
 from app.domain.plan import Plan
+from app.domain.rules import Rules
 from app.domain.states import CallState, DueKind, HeldReason, Lane, StepState, WorkflowStatus
 
 RING_AFTER = timedelta(seconds=2)
@@ -106,8 +107,9 @@ class Transition:
 class Draft:
     """A decision in the making. Mutates the snapshot it was given; nothing else holds it."""
 
-    def __init__(self, snapshot: Snapshot, *, plan: Plan, now: datetime) -> None:
+    def __init__(self, snapshot: Snapshot, *, plan: Plan, now: datetime, rules: Rules) -> None:
         self.snapshot = snapshot
+        self.rules = rules
         self.workflow = snapshot.workflow
         self.plan = plan
         self.now = now
@@ -181,7 +183,9 @@ class Draft:
         if call.state == CallState.DUE:
             at = self.now + delay
             ring = at if delay else self.now + RING_AFTER
-            self.set_due(Due(kind=DueKind.CALL, ref=call.id, due_at=at, ring_at=ring, lane=call.lane, priority=call.priority))
+            self.set_due(
+                Due(kind=DueKind.CALL, ref=call.id, due_at=at, ring_at=ring, lane=call.lane, priority=call.priority)
+            )
             self.clear_due(DueKind.ATTEMPT, call.id)
         elif call.state != CallState.INTENDED:
             self.clear_due(DueKind.CALL, call.id)

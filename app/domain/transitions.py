@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from app.domain import ending, ids, resolving, settling, starting, turns
+from app.domain import ending, ids, losing, resolving, settling, starting, turns
 from app.domain.aggregate import Snapshot
 from app.domain.facts import (
     ApprovalDecided,
@@ -41,7 +41,7 @@ from app.domain.facts import (
 )
 from app.domain.legal import Row, table
 from app.domain.plan import Plan
-from app.domain.settling import Rules
+from app.domain.rules import Rules
 from app.domain.states import DueKind, StepState, WorkflowStatus
 from app.domain.transition import Draft, Due, KeyWanted, Transition
 
@@ -50,8 +50,7 @@ __all__ = ["Decision", "Row", "Rules", "decide", "table"]
 
 class Decision:
     def __init__(self, snapshot: Snapshot, *, plan: Plan, now: datetime, rules: Rules) -> None:
-        self.draft = Draft(snapshot, plan=plan, now=now)
-        self.rules = rules
+        self.draft = Draft(snapshot, plan=plan, now=now, rules=rules)
         self.before = WorkflowStatus(snapshot.workflow.status)
 
     @property
@@ -67,7 +66,7 @@ class Decision:
                 self.draft.transition.then.append(fact)
                 continue
             self.draft.fact = type(fact).__name__
-            _handle(self.draft, fact, self.rules)
+            _handle(self.draft, fact)
         left, self.draft.transition.then = self.draft.transition.then, []
         return left
 
@@ -127,18 +126,18 @@ def _needs_more(fact: Fact, draft: Draft) -> bool:
             return False
 
 
-def _handle(draft: Draft, fact: Fact, rules: Rules) -> None:  # noqa: C901  one arm per fact, nothing else
+def _handle(draft: Draft, fact: Fact) -> None:
     match fact:
         case WorkflowAccepted():
             accept(draft)
         case CallSettled():
-            settling.settle(draft, fact, rules)
+            settling.settle(draft, fact)
         case WorkerLost():
-            settling.lose(draft, fact, rules)
+            losing.lose(draft, fact)
         case KeyExpired():
-            settling.expire_key(draft, fact)
+            losing.expire_key(draft, fact)
         case DoubtResolved():
-            settling.resolve(draft, fact)
+            resolving.resolve_doubt(draft, fact)
         case ApprovalDecided():
             resolving.decide_approval(draft, fact)
         case ApprovalExpired():

@@ -113,7 +113,7 @@ def _added(errors: Sequence[Mapping[str, JSON]]) -> list[str]:
 
 
 def _guarded(tools: dict[str, Tool], uses: Sequence[answers.ToolUse]) -> tuple[tuple[str, str], ...]:
-    found = {}
+    found: dict[tuple[str, str], None] = {}
     for use in uses:
         tool = tools.get(use.name)
         if tool is not None and tool.effect in GUARDED_CLASSES and tool.on_repeat != "allow":
@@ -122,7 +122,7 @@ def _guarded(tools: dict[str, Tool], uses: Sequence[answers.ToolUse]) -> tuple[t
 
 
 def call_tools(draft: Draft, fact: ToolsAsked) -> None:
-    """One call per tool use, identity (turn, ordinal). What is not to be sent is settled at once, and said to the model."""
+    """One call per tool use, identity (turn, ordinal). What is not to be sent is settled at once and told the model."""
     row = draft.step(fact.step)
     step = draft.plan.steps[name_of(fact.step)]
     if _stopped(draft, row) or StepState(row.state).final:

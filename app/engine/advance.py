@@ -133,13 +133,20 @@ async def _keys(connection: Connection, decision: Decision) -> list[Fact]:
             wanted=wanted,
         )
         answers.append(
-            KeyAnswered(step=wanted.step, tool=wanted.tool, key=wanted.key, owner=answer.owner, generation=answer.generation)
+            KeyAnswered(
+                step=wanted.step, tool=wanted.tool, key=wanted.key, owner=answer.owner, generation=answer.generation
+            )
         )
     return answers
 
 
 async def advance_one(
-    services: Services, workflow_id: UUID, facts: Sequence[Fact], *, purpose: str = "operate", make: MakeFacts | None = None
+    services: Services,
+    workflow_id: UUID,
+    facts: Sequence[Fact],
+    *,
+    purpose: str = "operate",
+    make: MakeFacts | None = None,
 ) -> Transition | None:
     """One workflow in its own transaction, waiting for its lock; rings after the commit. None: there is none."""
 

@@ -26,7 +26,8 @@ async def cancel(services: Services, tenant_id: UUID, workflow_id: UUID, *, reas
             return []
         if status.final:
             raise NotPossible(
-                f"The workflow has already {status}; nothing is left to cancel.", extra={"possible": ["read", "submit again"]}
+                f"The workflow has already {status}; nothing is left to cancel.",
+                extra={"possible": ["read", "submit again"]},
             )
         return [asked]
 

@@ -173,6 +173,7 @@ class Lease:
 
     def _beat_forever(self) -> None:
         registered: UUID | None = None
+        failing = False
         while self._loop_ticks():
             wait = self._heartbeat
             try:
@@ -182,10 +183,15 @@ class Lease:
                     registered = self._id
                 self._beat(connection)
             except psycopg.Error as error:
-                log.warning("heartbeat_failed", error=str(error).strip(), send_for=self._seconds_left())
+                if not failing:  # once per outage: it is tried twice a second
+                    log.warning("heartbeat_failed", error=str(error).strip(), send_for=self._seconds_left())
+                failing = True
                 self._disconnect()
                 wait = min(RETRY_AFTER, self._heartbeat)
             else:
+                if failing:
+                    log.info("heartbeat_back")
+                failing = False
                 if registered != self._id:
                     continue
             self._stopping.wait(wait)

@@ -70,7 +70,9 @@ async def perform(services: Services, call_id: UUID) -> None:
         workflow_id=ids.encode("wf", claimed.workflow_id), step=claimed.step, call=ids.encode("call", call_id)
     ):
         if claimed.key_expired:
-            await advance_one(services, claimed.workflow_id, [KeyExpired(call_id=call_id, step=claimed.step)], purpose="expire")
+            await advance_one(
+                services, claimed.workflow_id, [KeyExpired(call_id=call_id, step=claimed.step)], purpose="expire"
+            )
             return
         await _perform_claimed(services, lease, claimed, worker_id=worker_id, before_claim=before_claim)
 
@@ -111,7 +113,7 @@ class _Sending:
         return self._claimed.kind == CallKind.MODEL or self._claimed.effect == EffectClass.READ_ONLY
 
     def revoked(self, reason: str) -> None:
-        """The fence went to somebody else: stop if nothing left yet; what left is waited for, its answer is evidence."""
+        """The fence went to somebody else: stop if nothing left yet; what left is waited for, as evidence."""
         if not self.sent and self._task is not None:
             self._task.cancel()
 
@@ -136,7 +138,9 @@ class _Sending:
 def _stopped(*, sent: bool) -> Outcome:
     """We stopped it ourselves: before the first byte that is certain; after it only a harmless call is stopped."""
     certainty = AttemptOutcome.UNKNOWN if sent else AttemptOutcome.NOT_SENT
-    failure = Failure(kind=FailureKind.WORKER_LOST, message="The worker is shutting down; the call is made again elsewhere.")
+    failure = Failure(
+        kind=FailureKind.WORKER_LOST, message="The worker is shutting down; the call is made again elsewhere."
+    )
     return Outcome(certainty=certainty, failure=failure)
 
 
@@ -225,13 +229,13 @@ async def _send(services: Services, claimed: Claimed, sending: _Sending, *, seco
 
 
 def _too_late() -> Outcome:
-    failure = Failure(kind=FailureKind.WORKER_LOST, message="The claim took as long as the attempt may; nothing was sent.")
+    failure = Failure(
+        kind=FailureKind.WORKER_LOST, message="The claim took as long as the attempt may; nothing was sent."
+    )
     return Outcome(certainty=AttemptOutcome.NOT_SENT, failure=failure)
 
 
-async def _send_tool(
-    services: Services, plan: Plan, claimed: Claimed, sending: _Sending, *, seconds: float
-) -> Outcome:
+async def _send_tool(services: Services, plan: Plan, claimed: Claimed, sending: _Sending, *, seconds: float) -> Outcome:
     if services.tools is None or claimed.tool is None:
         raise RuntimeError("this process performs no tools")
     effect = EffectClass(claimed.effect)

@@ -37,6 +37,10 @@ LONGEST_PAUSE: Final = 5.0
 """Seconds between two tries while the database is away: the answer we hold is worth waiting for."""
 
 
+ALONE: Final = 8
+"""Connections for workflows that are recorded alone: each may wait for a lock."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settled:
     workflow_id: UUID
@@ -45,9 +49,7 @@ class Settled:
 
 async def record(services: Services, claimed: Claimed, outcome: Outcome) -> None:
     """Record the outcome, however long the database is away; only the end of the process ends the trying."""
-    fact = CallSettled(
-        call_id=claimed.call_id, attempt_id=claimed.attempt_id, step=claimed.step, outcome=outcome
-    )
+    fact = CallSettled(call_id=claimed.call_id, attempt_id=claimed.attempt_id, step=claimed.step, outcome=outcome)
     pause = PAUSE
     while True:
         try:
@@ -65,19 +67,18 @@ def _outcomes(services: Services) -> Gatherer[Settled, None]:
     found = services.gatherers.get("outcomes")
     if found is None:
 
-        async def flush(batch: Sequence[Settled]) -> Sequence[Exception | None]:
+        async def flush(batch: Sequence[Settled]) -> Sequence[asyncio.Task[None] | None]:
             return await record_batch(services, batch)
 
         found = services.gatherers["outcomes"] = Gatherer(flush, limit=services.settings.batch)
     return cast("Gatherer[Settled, None]", found)
 
 
-async def record_batch(services: Services, batch: Sequence[Settled]) -> list[Exception | None]:
-    """One transaction for all; what is locked goes alone and does not stop the others. One answer an item."""
+async def record_batch(services: Services, batch: Sequence[Settled]) -> list[asyncio.Task[None] | None]:
+    """One transaction for all; what somebody else holds, or what breaks the batch, goes alone in a task of its own."""
     by_workflow: dict[UUID, list[Fact]] = defaultdict(list)
     for item in batch:
         by_workflow[item.workflow_id].append(item.fact)
-    errors: dict[UUID, Exception] = {}
 
     async def work(connection: transactions.Connection) -> Advanced:
         return await advance(services, connection, by_workflow, skip_locked=True)
@@ -90,15 +91,11 @@ async def record_batch(services: Services, batch: Sequence[Settled]) -> list[Exc
         log.exception("record.batch_failed", workflows=len(by_workflow))
         advanced = Advanced(skipped=list(by_workflow))
     ring(services, advanced)
-    if advanced.skipped:
-        alone = [_record_alone(services, w, by_workflow[w]) for w in advanced.skipped]
-        for workflow_id, failed in zip(advanced.skipped, await asyncio.gather(*alone), strict=True):
-            if failed is not None:
-                errors[workflow_id] = failed
-    return [errors.get(item.workflow_id) for item in batch]
+    alone = {w: asyncio.create_task(_record_alone(services, w, by_workflow[w])) for w in advanced.skipped}
+    return [alone.get(item.workflow_id) for item in batch]
 
 
-async def _record_alone(services: Services, workflow_id: UUID, facts: Sequence[Fact]) -> Exception | None:
+async def _record_alone(services: Services, workflow_id: UUID, facts: Sequence[Fact]) -> None:
     """One workflow, waiting for its lock. If its decision fails, its evidence is kept all the same."""
 
     async def work(connection: transactions.Connection) -> Advanced:
@@ -106,17 +103,13 @@ async def _record_alone(services: Services, workflow_id: UUID, facts: Sequence[F
         return await advance(services, connection, {workflow_id: facts})
 
     try:
-        ring(services, await transactions.run(services.database, "record-alone", work, size=8))
-        return None
+        ring(services, await transactions.run(services.database, "record-alone", work, size=ALONE))
+        return
     except Exception as error:
         if transactions.lost(error):
-            return error
+            raise
         log.exception("record.decision_failed", workflow=str(workflow_id))
-    try:
-        await keep_evidence(services, workflow_id, facts)
-        return None
-    except psycopg.Error as error:
-        return error
+    await keep_evidence(services, workflow_id, facts)
 
 
 async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[Fact]) -> None:
@@ -134,14 +127,14 @@ async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[F
         for fact in settled:
             read_for(fact, plan=plan, reads=reads)
         await workflows.load(connection, {workflow_id: (snapshot, reads)})
-        draft = Draft(snapshot, plan=plan, now=now)
+        draft = Draft(snapshot, plan=plan, now=now, rules=services.rules)
         for fact in settled:
             settling.keep(draft, fact)
         workflow.updated_at, workflow.revision = now, workflow.revision + 1
         await workflows.apply(connection, [draft.transition])
         await dues.apply_later(connection, workflow=workflow_id, calls=[fact.call_id for fact in settled])
 
-    await transactions.run(services.database, "record-alone", work, size=8)
+    await transactions.run(services.database, "record-alone", work, size=ALONE)
 
 
 async def told_again(connection: transactions.Connection, *, workflow_id: UUID, call_id: UUID) -> list[Fact]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.domain.transitions import Rules
+from app.domain.rules import Rules
 from app.engine.lease import Lease
 from app.engine.plans import Plans
 from app.ports.marker import Marker

@@ -1,4 +1,4 @@
-"""Every second, in every worker: what is due and not rung, leases that are over, timers. The only recovery code there is.
+"""Every second, in every worker: what is due and not rung, leases that are over, timers. The only recovery code.
 
 Each chore takes its rows with SKIP LOCKED in a short transaction, lets them go, and brings facts to the one door in
 another: dying between the two repeats the chore, whose facts then decide nothing new.
@@ -67,9 +67,7 @@ async def _lost(services: Services) -> None:
     facts: dict[UUID, list[Fact]] = defaultdict(list)
     for found in await transactions.run(services.database, "sweep", work):
         if found.attempt_id is not None and found.step is not None:
-            facts[found.workflow_id].append(
-                WorkerLost(call_id=found.ref, attempt_id=found.attempt_id, step=found.step)
-            )
+            facts[found.workflow_id].append(WorkerLost(call_id=found.ref, attempt_id=found.attempt_id, step=found.step))
     await bring(services, facts)
 
 

@@ -114,7 +114,8 @@ WITH ripe AS (
   WHERE ring_at <= clock_timestamp() AND kind IN ('deadline', 'step_timeout', 'expiry', 'apply')
   ORDER BY ring_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), taken AS (
-  UPDATE dues d SET rung = least(d.rung + 1, 3), ring_at = clock_timestamp() + interval '1 second' * (2 ^ least(d.rung + 1, 3))
+  UPDATE dues d SET rung = least(d.rung + 1, 3),
+    ring_at = clock_timestamp() + interval '1 second' * (2 ^ least(d.rung + 1, 3))
   FROM ripe r WHERE d.kind = r.kind AND d.ref = r.ref
   RETURNING d.kind, d.ref, d.tenant_id, d.workflow_id, d.note
 )

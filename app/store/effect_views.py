@@ -52,7 +52,9 @@ async def tenant_page(
     if states:
         query = query.where(calls.c.state.in_(states))
         if not any(CallState(state) in FINAL_CALL_STATES for state in states):
-            unfinished = select(workflows.c.id).where(workflows.c.tenant_id == tenant_id, workflows.c.ended_at.is_(None))
+            unfinished = select(workflows.c.id).where(
+                workflows.c.tenant_id == tenant_id, workflows.c.ended_at.is_(None)
+            )
             query = query.where(calls.c.workflow_id.in_(unfinished))
     if before is not None:
         query = query.where(calls.c.id < before)

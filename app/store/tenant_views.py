@@ -1,4 +1,4 @@
-"""What the edge asks about a tenant: the key it presents, its signing secrets, the workers that serve it. Reads only."""
+"""What the edge asks about a tenant: the key it presents, its signing secrets, its workers. Reads only."""
 
 from __future__ import annotations
 
@@ -54,8 +54,10 @@ async def signing_secrets(connection: AsyncConnection, *, tenant_id: UUID) -> li
 
 async def worker_page(connection: AsyncConnection, *, before: UUID | None, limit: int) -> list[Row]:
     """Incarnations of worker processes, newest first; `alive` by the database's clock."""
-    alive = (workers.c.lost_at.is_(None)) & (workers.c.stopped_at.is_(None)) & (
-        workers.c.lease_until > func.clock_timestamp()
+    alive = (
+        (workers.c.lost_at.is_(None))
+        & (workers.c.stopped_at.is_(None))
+        & (workers.c.lease_until > func.clock_timestamp())
     )
     query = select(workers, alive.label("alive"))
     if before is not None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Table, insert, text
 from uuid_utils.compat import uuid7
 
-from app.domain import api_keys, canonical
+from app.domain import api_keys, canonical, ids
 from app.domain.definition.catalogue import Catalogue
 from app.domain.definition.checking import check
 from app.domain.ids import DEFAULT_TENANT
@@ -202,6 +202,62 @@ async def approval(database: Database, workflow_id: UUID, step_path: str, **chan
 
 async def event(database: Database, workflow_id: UUID, seq: int, kind: str, **changed: Any) -> None:
     values: dict[str, Any] = {"tenant_id": DEFAULT_TENANT, "data": {}, "at": BEGAN}
-    await write(
-        database, tables.events, workflow_id=workflow_id, seq=seq, id=uuid7(), type=kind, **values | changed
+    await write(database, tables.events, workflow_id=workflow_id, seq=seq, id=uuid7(), type=kind, **values | changed)
+
+
+def path(workflow_id: UUID, rest: str = "") -> str:
+    return f"/v1/workflows/{ids.encode('wf', workflow_id)}{rest}"
+
+
+async def story(database: Database) -> UUID:
+    """A workflow with an agent step that was repaired, an effect in doubt, and an open approval."""
+    workflow_id = await workflow(
+        database, status="waiting", open_calls=0, doubts=1, waits=1, retries=1, attention=["outcome_unknown"]
     )
+    await step(database, workflow_id, "plan", kind="agent", state="succeeded", ended_at=BEGAN, calls=2)
+    await step(database, workflow_id, "create", position=1, calls=1)
+    await step(database, workflow_id, "ask", position=2, kind="approval", state="waiting", title="Send?")
+    await write(
+        database,
+        tables.messages,
+        workflow_id=workflow_id,
+        step="plan",
+        conversation=0,
+        ordinal=0,
+        tenant_id=ids.DEFAULT_TENANT,
+        role="user",
+        turn=0,
+        body=b'{"role":"user","content":"Plan it."}',
+    )
+    record = {
+        "kind": "malformed_output",
+        "rule": "malformed_output",
+        "source": "default",
+        "line": None,
+        "change": "format_reminder",
+        "diff": None,
+        "waited_ms": 260,
+        "result": "succeeded",
+        "attempt": 1,
+    }
+    first = await call(
+        database, workflow_id, "plan", kind="model", tool=None, effect="read_only", key=None, state="failed",
+        ended_at=BEGAN, attempts=1, recovery=[record],
+        request={"model": "claude-x", "max_tokens": 64, "effort": None, "conversation": 0, "messages": 1},
+    )  # fmt: skip
+    body = b'{"content":[{"type":"text","text":"no json"}]}'
+    await attempt(
+        database, workflow_id, first, outcome="failed", failure={"kind": "malformed_output", "message": "m"},
+        status_code=200, evidence=await payload(database, workflow_id, body), media_type="application/json",
+        usage={"input_tokens": 10, "output_tokens": 5}, cost_microusd=12_100,
+    )  # fmt: skip
+    doubt = await call(
+        database, workflow_id, "create", state="in_doubt", attempts=1, doubt_since=BEGAN,
+        not_before=BEGAN + timedelta(minutes=1), result={"event": 7},
+    )  # fmt: skip
+    await attempt(database, workflow_id, doubt, outcome="unknown", received_at=None,
+                       failure={"kind": "timeout", "message": "no answer"})  # fmt: skip
+    await approval(database, workflow_id, "ask")
+    for seq in range(1, 6):
+        await event(database, workflow_id, seq, "workflow.accepted", to_state="running")
+    return workflow_id

@@ -37,7 +37,9 @@ def wrong_secret(key: rows.Key) -> str:
 # --- keys and scopes -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", ["", "Basic {key}", "Bearer", "Bearer {key}x", "Bearer {key} {key}", "Bearer é", "{key}"])
+@pytest.mark.parametrize(
+    "make", ["", "Basic {key}", "Bearer", "Bearer {key}x", "Bearer {key} {key}", "Bearer é", "{key}"]
+)
 async def test_caller_is_refused_when_its_header_is_no_key(base_url: str, key: rows.Key, make: str) -> None:
     value = make.format(key=key.text).encode()
 
@@ -119,9 +121,7 @@ async def test_request_id_is_ours_when_the_clients_is_not_sane(api: httpx.AsyncC
         ("garbage", False),
     ],
 )
-async def test_problem_names_the_clients_trace_when_it_is_valid(
-    api: httpx.AsyncClient, sent: str, kept: bool
-) -> None:
+async def test_problem_names_the_clients_trace_when_it_is_valid(api: httpx.AsyncClient, sent: str, kept: bool) -> None:
     response = await api.get("/v1/workflows/wf_x", headers={"traceparent": sent})
 
     assert (response.json()["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736") is kept
@@ -156,7 +156,7 @@ async def test_answer_is_a_problem_when_there_is_no_such_thing(
 async def test_allow_is_told_when_the_method_is_wrong(api: httpx.AsyncClient) -> None:
     response = await api.delete("/v1/workflows")
 
-    assert set(response.headers["allow"].split(", ")) >= {"POST"} or set(response.headers["allow"].split(", ")) >= {"GET"}
+    assert response.headers["allow"] == "GET, POST"
 
 
 async def test_defect_is_a_500_problem_without_its_stack_when_something_breaks(
@@ -189,12 +189,12 @@ async def test_answer_is_503_when_the_database_is_away(key: rows.Key, tmp_path: 
     assert live.status_code == 200
 
 
-@pytest.mark.parametrize("code", sorted(CATALOGUE))
-async def test_error_page_says_what_to_do_when_a_type_is_followed(api: httpx.AsyncClient, code: str) -> None:
-    response = await api.get(f"/errors/{code}")
+async def test_error_page_says_what_to_do_when_a_type_is_followed(api: httpx.AsyncClient) -> None:
+    for code, error in CATALOGUE.items():
+        response = await api.get(f"/errors/{code}")
 
-    assert response.headers["content-type"].startswith("text/plain")
-    assert CATALOGUE[code].fix in response.text
+        assert response.headers["content-type"].startswith("text/plain")
+        assert error.fix in response.text
 
 
 # --- verbs -----------------------------------------------------------------------------------------------------------

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
-from app.api.error_pages import CATALOGUE
 from app.api.shapes.problem import Problem
 from app.store.database import Database
-from tests.api.test_submitting import workflows_in
+from tests.api.test_posting_workflows import workflows_in
 
 pytestmark = pytest.mark.anyio
 
@@ -82,48 +82,97 @@ ACCEPTED: dict[str, bytes] = {
     "SQL": around(b'{"a":"\'; DROP TABLE workflows; --"}'),
 }
 
+OTHER_TYPES = [
+    "",
+    "text/plain",
+    "application/x-www-form-urlencoded",
+    "application/json-patch+json",
+    "application/yaml",
+    "application/json; charset=latin-1",
+    "multipart/form-data; boundary=x",
+    "\u00e9",
+    "application/json, text/plain",
+]
+
+PATHS = [
+    "/v1/workflows/%00",
+    "/v1/workflows/wf_%FF%FE",
+    "/v1/workflows/..%2f..%2fetc",
+    "/v1/workflows/wf_" + "Z" * 26,
+    "/v1/workflows/" + "x" * 5_000,
+    "/v1/workflows/wf_00000000000000000000000000/steps/%00",
+    "/v1/workflows/wf_00000000000000000000000000/steps/a/calls/99999999999999999999",
+    "/v1/effects/call_%ED%A0%80",
+    "/v1/approvals/'--",
+    "/errors/%00",
+    "/%00",
+]
+
+QUERIES = [
+    "label.a=%00",
+    "label.=x",
+    "label.a=1&bad=1",
+    "definition=%00",
+    "attention=%00",
+    "key=%00",
+    "failure.kind=%00",
+    "since=yesterday",
+    "since=2026-11-22T10:00:00",
+    "since=0001-01-01T00:00:00%2B23:59",
+    "limit=0",
+    "limit=9e9",
+    "limit=x",
+    "cursor=%00",
+    "cursor=!!!!",
+    "cursor=e30",
+    "cursor=W1tbW1tbW1tbW1tb",
+    "cursor=" + "A" * 5_000,
+    "status=won",
+    "unknown=1",
+    "q=x",
+]
+
 
 async def post(api: httpx.AsyncClient, body: bytes, *, content_type: str = "application/json") -> httpx.Response:
     headers = {"Idempotency-Key": "nasty", "Content-Type": content_type}
     return await api.post("/v1/workflows", content=body, headers=headers)
 
 
-@pytest.mark.parametrize("name", REFUSED)
 async def test_nasty_body_is_refused_with_a_known_problem_when_posted(
-    api: httpx.AsyncClient, database: Database, name: str
+    api: httpx.AsyncClient, database: Database
 ) -> None:
-    body, status, code = REFUSED[name]
+    wrong: dict[str, str] = {}
 
-    response = await post(api, body)
+    for name, (body, status, code) in REFUSED.items():
+        response = await post(api, body)
+        problem = Problem.model_validate_json(response.content)
+        if (response.status_code, problem.code, problem.status) != (status, code, status):
+            wrong[name] = response.text
+        assert response.headers["content-type"] == "application/problem+json"
+        assert problem.request_id == response.headers["request-id"]
 
-    problem = Problem.model_validate_json(response.content)
-    assert (response.status_code, problem.code) == (status, code)
-    assert response.headers["content-type"] == "application/problem+json"
-    assert problem.code in CATALOGUE
-    assert problem.request_id == response.headers["request-id"]
+    assert wrong == {}
     assert await workflows_in(database) == 0
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
-async def test_odd_but_sound_body_comes_back_unchanged_when_posted(api: httpx.AsyncClient, name: str) -> None:
-    response = await post(api, ACCEPTED[name])
+async def test_odd_but_sound_body_is_kept_unchanged_when_posted(api: httpx.AsyncClient) -> None:
+    for name, body in ACCEPTED.items():
+        response = await api.post(
+            "/v1/workflows", content=body, headers={"Idempotency-Key": name, "Content-Type": "application/json"}
+        )
 
-    again = await api.get(response.headers["location"])
-    assert response.status_code == 202
-    assert again.json()["input"] == response.json()["input"]
+        assert response.status_code == 202, name
+        again = await api.get(response.headers["location"])
+        assert again.json()["input"] == json.loads(body.decode("utf-8-sig"))["input"], name
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    ["", "text/plain", "application/x-www-form-urlencoded", "application/json-patch+json", "application/yaml",
-     "application/json; charset=latin-1", "multipart/form-data; boundary=x", "\u00e9", "application/json, text/plain"],
-)
-async def test_body_is_refused_when_its_type_is_not_json(api: httpx.AsyncClient, content_type: str) -> None:
-    headers = [("Idempotency-Key", "k"), ("Content-Type", content_type.encode("utf-8"))]
+async def test_body_is_refused_when_its_type_is_not_json(api: httpx.AsyncClient) -> None:
+    for content_type in OTHER_TYPES:
+        headers = [("Idempotency-Key", "k"), ("Content-Type", content_type.encode("utf-8"))]
 
-    response = await api.post("/v1/workflows", content=b"{}", headers=headers)
+        response = await api.post("/v1/workflows", content=b"{}", headers=headers)
 
-    assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+        assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type"), content_type
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"'])
@@ -157,30 +206,18 @@ async def test_pointers_are_told_when_values_cannot_be_stored(api: httpx.AsyncCl
     assert {error["pointer"] for error in response.json()["errors"]} == {"/input/a/1", "/input/b~1c"}
 
 
-@pytest.mark.parametrize(
-    "target",
-    ["/v1/workflows/%00", "/v1/workflows/wf_%FF%FE", "/v1/workflows/..%2f..%2fetc", "/v1/workflows/wf_" + "Z" * 26,
-     "/v1/workflows/wf_00000000000000000000000000/steps/%00", "/v1/effects/call_%ED%A0%80", "/v1/approvals/'--",
-     "/v1/workflows/wf_00000000000000000000000000/steps/a/calls/99999999999999999999", "/errors/%00", "/%00",
-     "/v1/workflows/" + "x" * 5_000],
-)  # fmt: skip
-async def test_nasty_path_is_not_found_when_asked_for(api: httpx.AsyncClient, target: str) -> None:
-    response = await api.get(target)
+async def test_nasty_path_is_not_found_when_asked_for(api: httpx.AsyncClient) -> None:
+    for path in PATHS:
+        response = await api.get(path)
 
-    assert Problem.model_validate_json(response.content).code in ("not_found", "invalid_value")
-    assert response.status_code in (404, 422)
+        assert response.status_code in (404, 422), path
+        assert Problem.model_validate_json(response.content).code in ("not_found", "invalid_value"), path
 
 
-@pytest.mark.parametrize(
-    "query",
-    ["label.a=%00", "definition=%00", "since=yesterday", "since=2026-11-22T10:00:00", "limit=0", "limit=9e9", "limit=x",
-     "cursor=%00", "cursor=!!!!", "cursor=e30", "cursor=" + "A" * 5_000, "status=won", "attention=%00", "key=%00",
-     "failure.kind=%00", "unknown=1", "label.=x", "q=x", "label.a=1&label.a=2&bad=1", "cursor=W1tbW1tbW1tbW1tb",
-     "since=0001-01-01T00:00:00%2B23:59"],
-)  # fmt: skip
-async def test_nasty_query_is_refused_with_its_name_when_listing(api: httpx.AsyncClient, query: str) -> None:
-    response = await api.get(f"/v1/workflows?{query}")
+async def test_nasty_query_is_refused_with_its_name_when_listing(api: httpx.AsyncClient) -> None:
+    for query in QUERIES:
+        response = await api.get(f"/v1/workflows?{query}")
 
-    problem = Problem.model_validate_json(response.content)
-    assert response.status_code == 422
-    assert any(error.pointer.startswith("?") for error in problem.errors)
+        problem = Problem.model_validate_json(response.content)
+        assert response.status_code == 422, query
+        assert any(error.pointer.startswith("?") for error in problem.errors), query

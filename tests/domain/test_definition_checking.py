@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as some
 
-from app.domain.definition.catalogue import Catalogue, Checked
-from app.domain.definition.checking import check, check_declaration
+from app.domain.definition.catalogue import Catalogue
+from app.domain.definition.checking import check
 from app.domain.definition.source import read_text
-from app.embedded.tool_declarations import declarations
+from tests.domain.definition_cases import CATALOGUE, EXAMPLES, checked, found
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-CATALOGUE = Catalogue(
-    tools=declarations("https://tools.example.com"), models={"fast": "claude-fast-1", "smart": "claude-smart-1"}
-)
-KEYED = {
-    "http": {"method": "POST", "url": "https://x.io/e"},
-    "effect": "keyed",
-    "key_header": "Idempotency-Key",
-    "key_ttl": "24h",
-}
-TOOL = {"http": {"method": "POST", "url": "https://x.io/e"}, "effect": "idempotent"}
 AGENT = {"agent": {"model": "fast"}, "prompt": "hi"}
-
-
-def checked(steps: Any, **top: Any) -> Checked:
-    return check({"name": "x", "steps": steps, **top}, catalogue=CATALOGUE)
-
-
-def found(result: Checked) -> list[tuple[str, str]]:
-    return [(fault.code, fault.pointer) for fault in result.faults]
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -269,93 +246,6 @@ def test_check_knows_which_fields_an_output_has(expression: str, wrong: bool) ->
     assert bool(codes) is wrong
 
 
-@pytest.mark.parametrize(
-    ("tool", "code", "pointer"),
-    [
-        ({**KEYED, "key_ttl": None}, "missing_key", ""),
-        ({**KEYED, "key_header": None}, "missing_key", ""),
-        ({**KEYED, "key_header": "Bad Header"}, "bad_header", "/key_header"),
-        ({**KEYED, "effect": "idempotent", "key_ttl": None}, "misplaced_key", "/key_header"),
-        ({**TOOL, "effect": "checkable"}, "unsupported", "/effect"),
-        ({**TOOL, "effect": "readonly"}, "unknown_value", "/effect"),
-        ({**TOOL, "approve": "always"}, "unsupported", "/approve"),
-        ({**TOOL, "probe": {}}, "unsupported", "/probe"),
-        ({"mcp": {"command": ["x"]}}, "unsupported", "/mcp"),
-        ({"python": "a:b"}, "unsupported", "/python"),
-        ({}, "missing_key", ""),
-        ({"http": {"method": "POST"}, "effect": "idempotent"}, "missing_key", "/http"),
-        ({"http": {"method": "FETCH", "url": "https://x.io"}, "effect": "idempotent"}, "unknown_value", "/http/method"),
-        ({"http": {"method": "POST", "url": "ftp://x.io"}, "effect": "idempotent"}, "bad_url", "/http/url"),
-        (
-            {"http": {"method": "POST", "url": "https://${{ arguments.h }}/x"}, "effect": "idempotent"},
-            "bad_url",
-            "/http/url",
-        ),
-        (
-            {"http": {"method": "POST", "url": "https://x.io${{ arguments.h }}"}, "effect": "idempotent"},
-            "bad_url",
-            "/http/url",
-        ),
-        (
-            {"http": {"method": "POST", "url": "https://x.io/${{ input.h }}"}, "effect": "idempotent"},
-            "bad_expression",
-            "/http/url",
-        ),
-        (
-            {"http": {**TOOL["http"], "headers": {"Surefoot-Call": "x"}}, "effect": "idempotent"},
-            "bad_header",
-            "/http/headers/Surefoot-Call",
-        ),
-        (
-            {"http": {**TOOL["http"], "headers": {"A": "x\r\nB: y"}}, "effect": "idempotent"},
-            "bad_header",
-            "/http/headers/A",
-        ),
-        (
-            {"http": {**TOOL["http"], "body": {"a": "${{ secrets.k }}"}}, "effect": "idempotent"},
-            "secret_not_allowed",
-            "/http/body/a",
-        ),
-        ({"http": {**TOOL["http"], "path": {"id": "x"}}, "effect": "idempotent"}, "unknown_key", "/http/path/id"),
-        ({**TOOL, "input_schema": {"$ref": "http://x.io"}}, "remote_ref", "/input_schema/$ref"),
-        ({**TOOL, "timeout": 5}, "bad_duration", "/timeout"),
-        ({**TOOL, "on_repeat": "never"}, "unknown_value", "/on_repeat"),
-    ],
-)
-def test_check_points_at_what_is_wrong_with_a_tool(tool: Any, code: str, pointer: str) -> None:
-    result = checked({"a": {"set": {}}}, tools={"x.y": tool})
-
-    assert found(result) == [(code, f"/tools/x.y{pointer}")]
-    assert [(fault.code, fault.pointer) for fault in check_declaration("x.y", tool, catalogue=CATALOGUE)] == [
-        (code, pointer)
-    ]
-
-
-def test_check_warns_when_a_tool_declares_no_effect() -> None:
-    tool = {"http": {"method": "POST", "url": "https://x.io"}}
-    look = {"http": {"method": "GET", "url": "https://x.io"}}
-
-    result = checked({"a": {"tool": "do"}, "b": {"tool": "look"}}, tools={"do": tool, "look": look})
-
-    assert result.faults == ()
-    assert [(warning.code, warning.pointer) for warning in result.warnings] == [("effect_undeclared", "/tools/do")]
-    assert result.plan_body is not None
-    assert [tool["effect"] for tool in result.plan_body["tools"].values()] == ["at_most_once", "read_only"]
-
-
-def test_check_gives_expressions_the_benefit_of_the_doubt_when_it_compares_arguments() -> None:
-    schema = {"n": {"type": "integer"}, "list": {"type": "array", "items": {"type": "integer"}, "minItems": 2}}
-    tool = {**TOOL, "input_schema": schema}
-
-    good = checked({"a": {"tool": "t", "with": {"n": "${{ input.n }}", "list": "${{ input.l }}"}}}, tools={"t": tool})
-    bad = checked(
-        {"a": {"tool": "t", "with": {"n": "${{ input.n }}", "list": ["${{ input.n }}", "x"]}}}, tools={"t": tool}
-    )
-
-    assert found(good) == []
-    assert found(bad) == [("invalid_argument", "/steps/a/with/list/1")]
-
-
 def test_check_points_at_lines_when_the_source_was_text() -> None:
     source = read_text("name: x\nsteps:\n  a:\n    set: {}\n    timeout: soon\n")
 
@@ -386,52 +276,3 @@ def test_check_stays_quick_when_a_definition_is_as_large_as_it_may_be() -> None:
 
     assert result.faults == ()
     assert time.perf_counter() - began < 5
-
-
-DOCUMENT = read_text((EXAMPLES / "approval-gate.yaml").read_text()).tree
-JUNK = some.one_of(
-    some.none(),
-    some.booleans(),
-    some.integers(),
-    some.floats(),
-    some.sampled_from(
-        ["", "${{", "${{ x }}", "${{ steps.draft.output.x }}", "steps.a", "{{ x }}", "\x00", "\ud800", "5s", "a.b", "~"]
-    ),
-    some.lists(some.integers() | some.text(max_size=3), max_size=2),
-    some.dictionaries(
-        some.sampled_from(["type", "agent", "tool", "$ref", "id", "a/b~", "http", "any"]),
-        some.text(max_size=5),
-        max_size=3,
-    ),
-)
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
-
-
-@settings(max_examples=300, deadline=None)
-@given(some.data())
-def test_check_never_raises_when_parts_of_a_definition_are_replaced(data: some.DataObject) -> None:
-    document: Any = copy.deepcopy(DOCUMENT)
-    document["tools"] = {"t": copy.deepcopy(KEYED)}
-    document["steps"]["send"]["retry"] = {"any": {"max_retries": 1, "backoff": {"first": "1s"}}}
-    for _ in range(data.draw(some.integers(1, 3))):
-        place = data.draw(some.sampled_from(places(document)))
-        junk = data.draw(JUNK)
-        if not place:
-            document = junk
-            break
-        owner = document
-        for key in place[:-1]:
-            owner = owner[key]
-        owner[place[-1]] = junk
-
-    result = check(document, catalogue=CATALOGUE)
-
-    assert (result.plan_body is None) == bool(result.faults)
-    for fault in result.faults:
-        json.dumps([fault.code, fault.detail, fault.fix, fault.pointer])
-        assert fault.detail
-        assert fault.fix

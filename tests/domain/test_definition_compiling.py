@@ -28,15 +28,20 @@ def checked(document: Any, catalogue: Catalogue = CATALOGUE) -> Checked:
     return result
 
 
+def compiled(result: Checked) -> Plan:
+    assert result.plan_body is not None
+    return compile_plan(result.plan_body)
+
+
 def plan_of(steps: Any, **top: Any) -> Plan:
-    return compile_plan(checked({"name": "x", "steps": steps, **top}).plan_body)
+    return compiled(checked({"name": "x", "steps": steps, **top}))
 
 
 @pytest.fixture
 def story() -> Plan:
     source = read_text((EXAMPLES / "meeting-scheduler.yaml").read_text())
     result = check(source.tree, lines=source.lines, source_name="meeting-scheduler.yaml", catalogue=CATALOGUE)
-    return compile_plan(result.plan_body)
+    return compiled(result)
 
 
 def test_plan_infers_order_from_what_the_steps_read(story: Plan) -> None:
@@ -132,9 +137,9 @@ def test_plan_keeps_document_order_and_an_equal_digest_for_an_equal_body() -> No
 
     one, two, swapped = checked(document), checked(document), checked(other)
 
-    assert list(compile_plan(one.plan_body).steps) == ["z", "a"]
+    assert list(compiled(one).steps) == ["z", "a"]
     assert (one.digest, one.plan_digest) == (two.digest, two.plan_digest)
-    assert compile_plan(one.plan_body).digest == one.plan_digest
+    assert compiled(one).digest == one.plan_digest
     assert one.digest != swapped.digest
 
 
@@ -190,7 +195,8 @@ def test_approval_fills_in_what_was_left_out() -> None:
 
 
 def test_a_plan_of_a_newer_release_is_refused() -> None:
-    body = {**checked({"name": "x", "steps": {"a": {"set": {}}}}).plan_body, "format": 99}
+    body = checked({"name": "x", "steps": {"a": {"set": {}}}}).plan_body
+    assert body is not None
 
     with pytest.raises(UnknownPlanFormat):
-        compile_plan(body)
+        compile_plan({**body, "format": 99})

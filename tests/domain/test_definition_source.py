@@ -13,7 +13,8 @@ from app.domain.definition.source import read_text
 
 
 def test_text_reads_as_people_expect_it() -> None:
-    text = "yes: on\nno: 1:30\nmode: 0755\nday: 2026-11-22\nn: 12\nf: -1.5e3\nt: true\nz: ~\nq: '5'\nhex: 0x1f\ninf: .inf\n1: x\n"
+    text = "yes: on\nno: 1:30\nmode: 0755\nday: 2026-11-22\nn: 12\nf: -1.5e3\nt: true\nz: ~\n"
+    text += "q: '5'\nhex: 0x1f\ninf: .inf\n1: x\n"
 
     source = read_text(text)
 

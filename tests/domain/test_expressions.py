@@ -204,6 +204,24 @@ def test_expression_holds_nobody_up_when_it_is_meant_to_explode(source: str) -> 
     assert time.perf_counter() - began < 1.5
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("input.words" + ".map(x, x + x)" * 23, "larger than 32 MiB"),
+        ("['0123456789abcdef']" + ".map(x, x + x)" * 23, "larger than 32 MiB"),
+        ("input.long.map(x, x + to_json(input.long))", "larger than 32 MiB"),
+        ("input.numbers.map(x, input.numbers)", "more than 200000 elements"),
+    ],
+)
+def test_expression_is_refused_when_its_result_could_grow_beyond_the_bound(source: str, words: str) -> None:
+    assert (
+        words
+        in error_of(
+            source, input={"words": ["a" * 16], "long": [str(n) for n in range(1500)], "numbers": list(range(600))}
+        ).message
+    )
+
+
 def test_expression_source_is_bounded() -> None:
     with pytest.raises(ExpressionError, match="4096"):
         compile_expression("input.a" + " " * 5000, names=NAMES)

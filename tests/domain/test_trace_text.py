@@ -200,6 +200,16 @@ def test_render_text_counts_the_items_it_does_not_show() -> None:
     assert "… and 20 more of 30 items with something to see" in text
 
 
+@pytest.mark.parametrize(("diff", "said"), [(["+ a", "+ b"], " (2 lines)"), ("+ a", " (1 line)"), (None, "")])
+def test_render_text_says_how_much_was_added_to_the_request(diff: Any, said: str) -> None:
+    row, steps, calls, attempts = sample()
+    calls[1]["recovery"] = [{**REMINDED, "diff": diff}]
+
+    text = render_text(build_trace(row, steps, calls, attempts), width=100)
+
+    assert f"+ schema and the exact complaint{said} · waited" in text
+
+
 def test_render_text_numbers_tries_through_when_a_changed_request_was_repeated_too() -> None:
     row, steps, calls, attempts = sample()
     calls[1].update(attempts=2, recovery=[REMINDED, {**REMINDED, "kind": "network", "change": None, "used": 1}])
@@ -222,3 +232,10 @@ def test_the_readme_shows_the_picture_that_is_drawn() -> None:
     drawn, _, _ = render_text(succeeded(), width=100).partition("  next ")
 
     assert drawn.rstrip() in readme
+
+
+@pytest.mark.parametrize("width", range(96, 130))
+def test_render_text_leaves_out_a_label_of_the_axis_that_would_touch_another(width: int) -> None:
+    axis = next(line for line in render_text(in_doubt(), width=width).splitlines() if line.strip().startswith("0s"))
+
+    assert set(axis.split()) <= {"0s", "5.0s", "10.0s", "15.0s", "20.0s"}

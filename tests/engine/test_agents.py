@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -32,7 +33,7 @@ def agent(*, tools: dict[str, Any] | None = None, schema: Any = None, **more: An
 def sent_prefix(world: World) -> None:
     """Each request's messages begin with the bytes of the one before it."""
     requests = [list(request.messages) for request in world.model.requests]
-    for before, after in zip(requests, requests[1:], strict=False):
+    for before, after in itertools.pairwise(requests):
         assert after[: len(before)] == before
     for request in requests:
         assert conversation.check(request) == []
@@ -54,7 +55,11 @@ async def test_agent_answers_and_its_tokens_are_billed(small_world: World) -> No
 async def test_agent_calls_tools_in_parallel_and_gets_all_results_in_one_message(small_world: World) -> None:
     tools = {"look.up": tool("read_only"), "note": tool("idempotent")}
     small_world.model.answers = [
-        uses((conversation.wire_name("look.up"), {"q": 1}), ("note", {"t": 2}), (conversation.wire_name("look.up"), {"q": 3})),
+        uses(
+            (conversation.wire_name("look.up"), {"q": 1}),
+            ("note", {"t": 2}),
+            (conversation.wire_name("look.up"), {"q": 3}),
+        ),
         "done",
     ]
     small_world.tools.script["look.up"] = [lambda r: {"found": r.arguments["q"]}] * 2
@@ -74,7 +79,10 @@ async def test_agent_calls_tools_in_parallel_and_gets_all_results_in_one_message
 
 
 async def test_malformed_answer_is_asked_for_again_with_the_exact_complaint(small_world: World) -> None:
-    small_world.model.answers = [says('{"title": "Sync" "minutes": 30}', cost=121), says('{"title": "Sync", "minutes": 30}', cost=143)]
+    small_world.model.answers = [
+        says('{"title": "Sync" "minutes": 30}', cost=121),
+        says('{"title": "Sync", "minutes": 30}', cost=143),
+    ]
     worker = await small_world.worker()
 
     workflow_id = await small_world.submit(agent(schema=SCHEMA), input={"who": "kim"})
@@ -85,7 +93,11 @@ async def test_malformed_answer_is_asked_for_again_with_the_exact_complaint(smal
     assert (workflow["spent_microusd"], workflow["recovery_microusd"], workflow["retries"]) == (264, 121, 1)
     first, second = await small_world.call(workflow_id, "a", 1), await small_world.call(workflow_id, "a", 2)
     assert (first["state"], first["failure"]["kind"]) == ("failed", "malformed_output")
-    assert (second["state"], second["retry_of"], second["change"]["change"]) == ("succeeded", first["id"], "format_reminder")
+    assert (second["state"], second["retry_of"], second["change"]["change"]) == (
+        "succeeded",
+        first["id"],
+        "format_reminder",
+    )
     assert (second["recovery"][0]["kind"], second["recovery"][0]["result"]) == ("malformed_output", "succeeded")
     reminder = json.loads(small_world.model.requests[1].messages[-1])
     assert "Expecting ',' delimiter" in str(reminder["content"])
@@ -321,7 +333,9 @@ async def test_tool_reply_that_postgres_cannot_store_is_a_success_with_an_opaque
     nasty = ok({})
     evidence = type(nasty.evidence)(body=b'{"x": "\\u0000", "y": "\\ud800", "z": NaN}', media_type="application/json")  # type: ignore[misc]
     small_world.tools.script["look"] = [
-        Outcome(certainty=AttemptOutcome.SUCCEEDED, evidence=evidence, status_code=200, sent_after=0.1, received_after=0.2)
+        Outcome(
+            certainty=AttemptOutcome.SUCCEEDED, evidence=evidence, status_code=200, sent_after=0.1, received_after=0.2
+        )
     ]
     worker = await small_world.worker()
 

@@ -137,7 +137,12 @@ async def test_failing_item_stops_new_items_drains_and_fails_the_step(small_worl
         "name": "fan",
         "tools": {"do": tool("idempotent")},
         "steps": {
-            "each": {"for_each": "${{ input.names }}", "max_parallel": 2, "tool": "do", "with": {"name": "${{ item }}"}},
+            "each": {
+                "for_each": "${{ input.names }}",
+                "max_parallel": 2,
+                "tool": "do",
+                "with": {"name": "${{ item }}"},
+            },
             "after": {"needs": ["each"], "set": {"x": 1}},
         },
     }

@@ -18,9 +18,9 @@ from uuid_utils.compat import uuid7
 
 from app.domain import canonical, ids
 from app.domain.outcomes import Evidence, Failure, Outcome, Usage
+from app.domain.rules import Rules
 from app.domain.states import AttemptOutcome, FailureKind, Lane
-from app.domain.transitions import Rules
-from app.engine import perform, submit, sweep
+from app.engine import perform, resolve, submit, sweep
 from app.engine.lease import Lease
 from app.engine.plans import Plans
 from app.engine.services import Services
@@ -47,7 +47,9 @@ def not_sent(kind: FailureKind = FailureKind.NETWORK) -> Outcome:
 
 def refused(status: int = 404) -> Outcome:
     failure = Failure(kind=FailureKind.TOOL_ERROR, message=f"The tool answered {status}.", status_code=status)
-    return Outcome(certainty=AttemptOutcome.FAILED, failure=failure, status_code=status, sent_after=0.001, received_after=0.002)
+    return Outcome(
+        certainty=AttemptOutcome.FAILED, failure=failure, status_code=status, sent_after=0.001, received_after=0.002
+    )
 
 
 def rate_limited(seconds: float) -> Outcome:
@@ -71,7 +73,12 @@ def ok(value: Any, *, usage: Usage | None = None) -> Outcome:
 
 def says(text: str, *, stop_reason: str = "end_turn", cost: int = 100) -> Outcome:
     """A model's final answer."""
-    message = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": text}], "stop_reason": stop_reason}
+    message = {
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": stop_reason,
+    }
     return ok(message, usage=Usage(input_tokens=10, output_tokens=5, model="claude-haiku-5-5", cost_microusd=cost))
 
 
@@ -185,7 +192,7 @@ class World:
             database=database,
             bell=self.bell,
             plans=Plans(database),
-            rules=Rules(poison_after=self.settings.poison_after),
+            rules=Rules(poison_after=self.settings.poison_after, items_limit=self.settings.items_limit),
             outbound=OutboundPolicy.parse(self.settings.outbound_allow),
             tools=self.tools,
             models=self.model,
@@ -274,11 +281,15 @@ class World:
     async def silence(self) -> None:
         """Let every send deadline and every lease of the lost be over."""
         await self.rows("UPDATE attempts SET send_deadline = clock_timestamp() - interval '1 ms' WHERE outcome IS NULL")
-        await self.rows("UPDATE workers SET lease_until = clock_timestamp() - interval '1 ms' WHERE lost_at IS NOT NULL")
+        await self.rows(
+            "UPDATE workers SET lease_until = clock_timestamp() - interval '1 ms' WHERE lost_at IS NOT NULL"
+        )
         await self.rows("UPDATE dues SET ring_at = clock_timestamp() WHERE kind = 'attempt'")
 
     async def end_quarantines(self) -> None:
-        await self.rows("UPDATE calls SET not_before = clock_timestamp() - interval '1 ms' WHERE not_before IS NOT NULL")
+        await self.rows(
+            "UPDATE calls SET not_before = clock_timestamp() - interval '1 ms' WHERE not_before IS NOT NULL"
+        )
 
     async def sweep(self, worker: Worker) -> sweep.Swept:
         return await sweep.sweep(worker.services, free_slots=10)
@@ -326,3 +337,21 @@ def tool(effect: str, **more: Any) -> dict[str, Any]:
     return declared
 
 
+def one(effect: str, *, key: str | None = None, **more: Any) -> dict[str, Any]:
+    step: dict[str, Any] = {"tool": "do", "with": {"n": 1}}
+    if key is not None:
+        step["idempotency_key"] = key
+    return {"name": "one", "tools": {"do": tool(effect, **more)}, "steps": {"s": step}}
+
+
+async def settle(world: World, workflow_id: UUID, outcome: str, **more: Any) -> None:
+    call = await world.call(workflow_id, "s")
+    await resolve.resolve(
+        world.api,
+        ids.DEFAULT_TENANT,
+        call["id"],
+        outcome=outcome,
+        result=more.get("result"),
+        note="looked",
+        by="kim",
+    )

@@ -20,6 +20,8 @@ class Server:
     port: int = 0
     connections: int = 0
     requests: list[bytes] = field(default_factory=list)
+    served_on: list[int] = field(default_factory=list)
+    """For each request the number of its connection, from 1."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client has closed a connection that a behaviour was waiting on."""
 
@@ -31,6 +33,7 @@ class Server:
 @dataclass(kw_only=True)
 class Connection:
     server: Server
+    number: int
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
@@ -43,6 +46,7 @@ class Connection:
                 length = int(line.partition(b":")[2])
         whole = head + await self.reader.readexactly(length)
         self.server.requests.append(whole)
+        self.server.served_on.append(self.number)
         return whole
 
     async def send(self, data: bytes) -> None:
@@ -127,7 +131,7 @@ async def serving(
         assert task is not None
         tasks.add(task)
         with suppress(OSError, EOFError):  # the client may leave whenever it likes
-            await behaviour(Connection(server=server, reader=reader, writer=writer))
+            await behaviour(Connection(server=server, number=server.connections, reader=reader, writer=writer))
         writer.close()
 
     listener = await asyncio.start_server(connected, host, port, ssl=tls)

@@ -91,12 +91,14 @@ async def test_cancelled_call_raises_and_lets_the_connection_go() -> None:
 # --- connections ---------------------------------------------------------------------------------------------------
 
 
-async def send_in_turn(*requests: Callable[[str], ToolRequest], behaviour: Behaviour) -> tuple[list[Outcome], int]:
+async def send_in_turn(
+    *requests: Callable[[str], ToolRequest], behaviour: Behaviour
+) -> tuple[list[Outcome], list[int]]:
     port = tools()
     async with serving(behaviour) as server:
         outcomes = [await port.send(make(server.url), seconds=5, may_send=lambda: True) for make in requests]
         await port.aclose()
-        return outcomes, server.connections
+        return outcomes, server.served_on
 
 
 def of(effect: EffectClass) -> Callable[[str], ToolRequest]:
@@ -104,21 +106,21 @@ def of(effect: EffectClass) -> Callable[[str], ToolRequest]:
 
 
 async def test_repeatable_calls_share_a_connection() -> None:
-    outcomes, connections = await send_in_turn(
+    outcomes, served_on = await send_in_turn(
         of(READ_ONLY), of(IDEMPOTENT), of(KEYED), behaviour=answers(response(200, b"{}"))
     )
 
     assert [outcome.certainty for outcome in outcomes] == [SUCCEEDED] * 3
-    assert connections == 1
+    assert served_on == [1, 1, 1]
 
 
 @pytest.mark.parametrize("effect", [AT_MOST_ONCE, CHECKABLE])
 async def test_unrepeatable_call_has_a_connection_that_nobody_used_or_will_use(effect: EffectClass) -> None:
-    _, connections = await send_in_turn(
+    _, served_on = await send_in_turn(
         of(IDEMPOTENT), of(effect), of(effect), of(IDEMPOTENT), behaviour=answers(response(200, b"{}"))
     )
 
-    assert connections == 3  # the second idempotent call reuses the first one's
+    assert served_on == [1, 2, 3, 1]
 
 
 async def test_call_is_sent_on_a_new_connection_when_the_idle_one_was_closed() -> None:
@@ -150,19 +152,19 @@ async def test_call_on_a_stale_connection_is_unknown_and_not_sent_a_second_time(
         await connection.request()
         connection.reset()
 
-    outcomes, connections = await send_in_turn(of(IDEMPOTENT), of(IDEMPOTENT), behaviour=goes_stale)
+    outcomes, served_on = await send_in_turn(of(IDEMPOTENT), of(IDEMPOTENT), behaviour=goes_stale)
 
     assert outcomes[1].certainty is UNKNOWN
-    assert connections == 1
+    assert served_on == [1, 1]
 
 
 async def test_connection_is_not_reused_when_its_answer_was_cut_by_the_cap() -> None:
     flood = response(200, b"x" * (LIMIT * 20))
 
-    outcomes, connections = await send_in_turn(of(IDEMPOTENT), of(IDEMPOTENT), behaviour=answers(flood))
+    outcomes, served_on = await send_in_turn(of(IDEMPOTENT), of(IDEMPOTENT), behaviour=answers(flood))
 
     assert [outcome.certainty for outcome in outcomes] == [SUCCEEDED] * 2
-    assert connections == 2
+    assert served_on == [1, 2]
 
 
 async def test_two_ports_do_not_share_idle_connections() -> None:

@@ -44,6 +44,9 @@ class FakeServices:
     bell: RedisBell
     lease: Lease
 
+    async def warm(self) -> None:
+        return None
+
     async def close(self) -> None:
         await asyncio.to_thread(self.bell.close)
 
@@ -132,6 +135,7 @@ def _build(settings: Settings) -> Work:
     return Work(
         bell=play.services.bell,
         lease=lease,
+        warm=play.services.warm,
         close=play.services.close,
         perform=play.perform,
         deliver=play.deliver,

@@ -47,6 +47,16 @@ def test_worker_goes_on_when_a_call_raises(start_worker: Start, redis_url: str) 
     assert worker.expect("ended", id=str(sound))
 
 
+def test_worker_takes_the_next_call_at_once_when_it_has_room_for_one(start_worker: Start, redis_url: str) -> None:
+    worker = start_worker(redis_url, concurrency="1")
+    worker.expect("swept")
+
+    _ring(redis_url, [behaviour(AT_ONCE) for _ in range(100)])
+
+    # A credit that comes back a second late would take 100 seconds; `expect` waits for 30.
+    assert len(worker.expect("ended", times=100)) == 100
+
+
 def test_worker_throws_a_message_away_when_it_knows_no_such_task(start_worker: Start, redis_url: str) -> None:
     worker = start_worker(redis_url)
     call = behaviour(AT_ONCE)

@@ -39,8 +39,9 @@ def test_parent_makes_every_incarnation_of_the_process_lost_when_it_reaped_it(da
 @pytest.mark.parametrize("other", [{"host": "there"}, {"boot_id": "boot-2"}, {"pid": 8}])
 def test_parent_touches_no_other_process_when_it_reaped_one(database: Database, other: dict[str, Any]) -> None:
     worker = _register(database, pid=7)
+    process: dict[str, Any] = {"host": "here", "boot_id": "boot-1", "pid": 7} | other
 
-    dead = workers.reaped(database, **({"host": "here", "boot_id": "boot-1", "pid": 7} | other))
+    dead = workers.reaped(database, **process)
 
     assert dead == []
     assert _row(database, worker)["lost_at"] is None

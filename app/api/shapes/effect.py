@@ -61,6 +61,4 @@ def effect_shape(row: Row) -> Effect:
 def _resolved(verdict: JSON) -> Resolved | None:
     if verdict is None:
         return None
-    return Resolved(
-        outcome=verdict["outcome"], note=verdict.get("note"), by=verdict.get("by"), at=verdict.get("at")
-    )
+    return Resolved(outcome=verdict["outcome"], note=verdict.get("note"), by=verdict.get("by"), at=verdict.get("at"))

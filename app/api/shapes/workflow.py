@@ -138,9 +138,7 @@ def workflow_item(row: Row, *, headline: str, waits: Waits, symptoms: Sequence[s
         labels=row["labels"],
         attention=[*row["attention"], *symptoms],
         waiting_on=waiting_on(waits),
-        progress=Progress(
-            done=row["steps_done"], total=row["steps_total"], unit="steps", eta_ms=None, eta_basis=None
-        ),
+        progress=Progress(done=row["steps_done"], total=row["steps_total"], unit="steps", eta_ms=None, eta_basis=None),
         cost=Cost(
             usd=amounts.usd(row["spent_microusd"]) or "",
             recovery_usd=amounts.usd(row["recovery_microusd"]) or "",

@@ -36,7 +36,7 @@ class Catalogue:
 class Checked:
     """Pointers of faults and warnings are relative to the definition's root."""
 
-    plan_body: JSON | None
+    plan_body: dict[str, JSON] | None
     """What `compiling.compile_plan` reads; None if there are faults."""
     digest: str
     """Of the definition as it was written (key order is meaning)."""

@@ -14,8 +14,8 @@ from app.domain.definition import retrying, seen
 from app.domain.definition.checking import BODY_FORMAT
 from app.domain.expressions import compile_expression
 from app.domain.outcomes import JSON
-from app.domain.plan import Agent, Approval, HttpTool, Plan, Step, Tool
-from app.domain.states import EffectClass, StepKind
+from app.domain.plan import Agent, Approval, HttpTool, Plan, RetryPolicy, Step, Tool
+from app.domain.states import EffectClass, FailureKind, StepKind
 from app.domain.templates import Template, compile_template
 
 _CONFIGURED = frozenset({"arguments", "secrets"})
@@ -34,6 +34,8 @@ def compile_plan(body: Mapping[str, JSON]) -> Plan:
     for step in body["steps"]:
         for need in step["needs"]:
             dependents[need].append(step["id"])
+    # Most steps say nothing about retries: they share one table.
+    plain = retrying.merge(body["recovery"], {})
     return Plan(
         digest=document_digest(body),
         name=body["name"],
@@ -42,13 +44,29 @@ def compile_plan(body: Mapping[str, JSON]) -> Plan:
         labels=body["labels"],
         input_schema=body["input_schema"],
         tools=tools,
-        steps={step["id"]: _step(step, body, tools, tuple(dependents[step["id"]])) for step in body["steps"]},
+        steps={
+            step["id"]: _step(
+                step,
+                body,
+                tools,
+                after=tuple(dependents[step["id"]]),
+                retry=retrying.merge(body["recovery"], step["retry"]) if step["retry"] else plain,
+            )
+            for step in body["steps"]
+        },
         output=_template(body["output"], seen.WORKFLOW_SEES),
         deadline=_duration(body["deadline_ms"]),
     )
 
 
-def _step(step: dict[str, Any], body: Mapping[str, JSON], tools: Mapping[str, Tool], after: tuple[str, ...]) -> Step:
+def _step(
+    step: dict[str, Any],
+    body: Mapping[str, JSON],
+    tools: Mapping[str, Tool],
+    *,
+    after: tuple[str, ...],
+    retry: Mapping[FailureKind, RetryPolicy],
+) -> Step:
     kind = StepKind(step["kind"])
     names = seen.ITEM_SEES if step["for_each"] is not None else seen.WORKFLOW_SEES
     tool = tools[step["tool"]] if kind is StepKind.TOOL else None
@@ -70,7 +88,7 @@ def _step(step: dict[str, Any], body: Mapping[str, JSON], tools: Mapping[str, To
         max_parallel=step["max_parallel"],
         timeout=None if step["timeout_ms"] is None else _duration(step["timeout_ms"]),
         call_timeout=call_timeout,
-        retry=retrying.merge(body["recovery"], step["retry"]),
+        retry=retry,
         on_error=step["on_error"],
         tool=tool,
         arguments=_template(step.get("with"), names),

@@ -58,7 +58,7 @@ def read_text(text: str) -> Source:
     """YAML or JSON text → tree and lines, or the fault that kept it from being read."""
     try:
         _readable(text)
-        tree, lines = _Reading(_joined_escapes(text)).run()
+        tree, lines = _Reading(text=_joined_escapes(text)).run()
     except _Trouble as trouble:
         return Source(tree=None, lines={}, faults=(trouble.fault,))
     except yaml.YAMLError as error:
@@ -97,7 +97,7 @@ def _joined_escapes(text: str) -> str:
     return _SURROGATE_ESCAPES.sub(joined, text)
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Open:
     """A collection whose end has not been read."""
 
@@ -117,7 +117,7 @@ class _Anchored:
     depth: int
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Reading:
     """One pass over the events of one text. Iterative: nothing here recurses, whatever the nesting."""
 

@@ -134,9 +134,7 @@ async def test_client_is_refused_when_its_key_is_unusable(api: httpx.AsyncClient
 
 
 async def test_client_is_refused_when_it_sends_two_keys(api: httpx.AsyncClient) -> None:
-    response = await api.post(
-        "/v1/workflows", json=BODY, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
-    )
+    response = await api.post("/v1/workflows", json=BODY, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
 
     assert response.json()["code"] == "idempotency_key_invalid"
 

@@ -1,0 +1,30 @@
+"""What the tests of definitions share: a catalogue with the demo tools, and the shortest way to a check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from app.domain.definition.catalogue import Catalogue, Checked
+from app.domain.definition.checking import check
+from app.embedded.tool_declarations import declarations
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CATALOGUE = Catalogue(
+    tools=declarations("https://tools.example.com"), models={"fast": "claude-fast-1", "smart": "claude-smart-1"}
+)
+KEYED: dict[str, Any] = {
+    "http": {"method": "POST", "url": "https://x.io/e"},
+    "effect": "keyed",
+    "key_header": "Idempotency-Key",
+    "key_ttl": "24h",
+}
+TOOL: dict[str, Any] = {"http": {"method": "POST", "url": "https://x.io/e"}, "effect": "idempotent"}
+
+
+def checked(steps: Any, **top: Any) -> Checked:
+    return check({"name": "x", "steps": steps, **top}, catalogue=CATALOGUE)
+
+
+def found(result: Checked) -> list[tuple[str, str]]:
+    return [(fault.code, fault.pointer) for fault in result.faults]

@@ -1,0 +1,97 @@
+"""Tool declarations and what steps pass to them: judged before anything is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.domain.definition.checking import check_declaration
+from tests.domain.definition_cases import CATALOGUE, KEYED, TOOL, checked, found
+
+
+@pytest.mark.parametrize(
+    ("tool", "code", "pointer"),
+    [
+        ({**KEYED, "key_ttl": None}, "missing_key", ""),
+        ({**KEYED, "key_header": None}, "missing_key", ""),
+        ({**KEYED, "key_header": "Bad Header"}, "bad_header", "/key_header"),
+        ({**KEYED, "effect": "idempotent", "key_ttl": None}, "misplaced_key", "/key_header"),
+        ({**TOOL, "effect": "checkable"}, "unsupported", "/effect"),
+        ({**TOOL, "effect": "readonly"}, "unknown_value", "/effect"),
+        ({**TOOL, "approve": "always"}, "unsupported", "/approve"),
+        ({**TOOL, "probe": {}}, "unsupported", "/probe"),
+        ({"mcp": {"command": ["x"]}}, "unsupported", "/mcp"),
+        ({"python": "a:b"}, "unsupported", "/python"),
+        ({}, "missing_key", ""),
+        ({"http": {"method": "POST"}, "effect": "idempotent"}, "missing_key", "/http"),
+        ({"http": {"method": "FETCH", "url": "https://x.io"}, "effect": "idempotent"}, "unknown_value", "/http/method"),
+        ({"http": {"method": "POST", "url": "ftp://x.io"}, "effect": "idempotent"}, "bad_url", "/http/url"),
+        (
+            {"http": {"method": "POST", "url": "https://${{ arguments.h }}/x"}, "effect": "idempotent"},
+            "bad_url",
+            "/http/url",
+        ),
+        (
+            {"http": {"method": "POST", "url": "https://x.io${{ arguments.h }}"}, "effect": "idempotent"},
+            "bad_url",
+            "/http/url",
+        ),
+        (
+            {"http": {"method": "POST", "url": "https://x.io/${{ input.h }}"}, "effect": "idempotent"},
+            "bad_expression",
+            "/http/url",
+        ),
+        (
+            {"http": {**TOOL["http"], "headers": {"Surefoot-Call": "x"}}, "effect": "idempotent"},
+            "bad_header",
+            "/http/headers/Surefoot-Call",
+        ),
+        (
+            {"http": {**TOOL["http"], "headers": {"A": "x\r\nB: y"}}, "effect": "idempotent"},
+            "bad_header",
+            "/http/headers/A",
+        ),
+        (
+            {"http": {**TOOL["http"], "body": {"a": "${{ secrets.k }}"}}, "effect": "idempotent"},
+            "secret_not_allowed",
+            "/http/body/a",
+        ),
+        ({"http": {**TOOL["http"], "path": {"id": "x"}}, "effect": "idempotent"}, "unknown_key", "/http/path/id"),
+        ({**TOOL, "input_schema": {"$ref": "http://x.io"}}, "remote_ref", "/input_schema/$ref"),
+        ({**TOOL, "timeout": 5}, "bad_duration", "/timeout"),
+        ({**TOOL, "on_repeat": "never"}, "unknown_value", "/on_repeat"),
+    ],
+)
+def test_check_points_at_what_is_wrong_with_a_tool(tool: Any, code: str, pointer: str) -> None:
+    result = checked({"a": {"set": {}}}, tools={"x.y": tool})
+
+    assert found(result) == [(code, f"/tools/x.y{pointer}")]
+    assert [(fault.code, fault.pointer) for fault in check_declaration("x.y", tool, catalogue=CATALOGUE)] == [
+        (code, pointer)
+    ]
+
+
+def test_check_warns_when_a_tool_declares_no_effect() -> None:
+    tool = {"http": {"method": "POST", "url": "https://x.io"}}
+    look = {"http": {"method": "GET", "url": "https://x.io"}}
+
+    result = checked({"a": {"tool": "do"}, "b": {"tool": "look"}}, tools={"do": tool, "look": look})
+
+    assert result.faults == ()
+    assert [(warning.code, warning.pointer) for warning in result.warnings] == [("effect_undeclared", "/tools/do")]
+    assert result.plan_body is not None
+    assert [tool["effect"] for tool in result.plan_body["tools"].values()] == ["at_most_once", "read_only"]
+
+
+def test_check_gives_expressions_the_benefit_of_the_doubt_when_it_compares_arguments() -> None:
+    schema = {"n": {"type": "integer"}, "list": {"type": "array", "items": {"type": "integer"}, "minItems": 2}}
+    tool = {**TOOL, "input_schema": schema}
+
+    good = checked({"a": {"tool": "t", "with": {"n": "${{ input.n }}", "list": "${{ input.l }}"}}}, tools={"t": tool})
+    bad = checked(
+        {"a": {"tool": "t", "with": {"n": "${{ input.n }}", "list": ["${{ input.n }}", "x"]}}}, tools={"t": tool}
+    )
+
+    assert found(good) == []
+    assert found(bad) == [("invalid_argument", "/steps/a/with/list/1")]

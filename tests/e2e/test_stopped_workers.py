@@ -1,0 +1,59 @@
+"""SIGTERM to workers: what is on the wire is finished and written down, what is harmless is given back at once."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from app.embedded import process
+from tests.e2e.driver import until
+from tests.e2e.scene import Scene
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(110)]
+
+LOAD = 30
+
+
+def test_a_sent_effect_is_recorded_and_a_read_given_back_when_its_worker_is_stopped(scene: Scene) -> None:
+    worker, (mail, look) = scene.in_one_worker("mail", "look", when="after")
+
+    stopped = scene.up.signal([worker], signal.SIGTERM)
+
+    scene.up.until_status(look.workflow, "succeeded")
+    assert scene.tools.held_marks("email.send") >= {mail.tag}
+    assert process.alive(stopped[worker])
+    given_back, again = scene.up.attempts(look.workflow)
+    assert (given_back["worker_name"], again["outcome"]) == (worker, "succeeded")
+    assert again["worker_name"] != worker
+    scene.tools.release()
+    scene.up.until_status(mail.workflow, "succeeded")
+    (sent,) = scene.up.attempts(mail.workflow)
+    assert (sent["pid"], sent["outcome"]) == (stopped[worker], "succeeded")
+    assert len(scene.entries(mail)) == 1
+    until("it has ended", lambda: not process.alive(stopped[worker]))
+    assert f"{worker} (pid {stopped[worker]}) ended with exit code 0" in scene.up.log.read_text()
+    ended = scene.up.rows("SELECT stopped_at, lost_at FROM workers WHERE pid = %s", stopped[worker])
+    assert [(row["stopped_at"] is not None, row["lost_at"]) for row in ended] == [(True, None)]
+    scene.up.until_back(stopped)
+
+
+def test_no_doubt_and_no_repeat_when_workers_are_restarted_one_by_one_under_load(scene: Scene) -> None:
+    scene.tools.behave(tool="email.send", do="delay", ms=300, times=None)
+    calls = []
+    for worker in sorted(scene.up.workers):
+        calls += [scene.submit("book", "mail", "look") for _ in range(LOAD // 2)]
+        until("mails are on their way", lambda calls=calls: any(scene.in_flight(call) for call in calls))
+        scene.up.until_back(scene.up.signal([worker], signal.SIGTERM))
+
+    for call in calls:
+        scene.up.until_status(call.workflow, "succeeded", seconds=40)
+    told = scene.up.rows(
+        "SELECT type FROM events WHERE workflow_id = ANY(%s) AND type IN ('effect.in_doubt', 'agent.worker.lost')",
+        scene.uuids(*calls),
+    )
+    assert told == []
+    ledger = scene.tools.ledger()
+    for call in calls:
+        sent = [entry["tool"] for entry in ledger if entry["workflow"] == call.workflow]
+        assert (sent.count("calendar.create_event"), sent.count("email.send")) == (1, 1)
