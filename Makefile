@@ -40,8 +40,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 .PHONY: demo
-demo: setup ## Watch a workflow survive a bad answer and a killed worker, then try it yourself (Ctrl-C ends it)
-	@$(BIN)/surefoot demo $(ARGS)
+demo: setup ## Watch a workflow survive a bad answer and a killed worker, then try it yourself (ONCE=1: end there)
+	@$(BIN)/surefoot demo $(if $(ONCE),--once) $(ARGS)
 
 .PHONY: up
 up: setup ## Start everything on this machine: Postgres, Redis, API, workers
@@ -50,6 +50,10 @@ up: setup ## Start everything on this machine: Postgres, Redis, API, workers
 .PHONY: test
 test: setup ## Run the tests (real Postgres, Redis protocol, processes and sockets)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile -q $(ARGS)
+
+.PHONY: bench
+bench: setup ## Measure the hot path: durable steps a second, idle latency, cost per step (ARGS=--quick for a look)
+	@$(PY) -m bench.hot_path $(ARGS)
 
 .PHONY: check
 check: setup ## What CI checks besides the tests: format, lint, types, layers, house rules, docs, migrations

@@ -62,9 +62,7 @@ def build_services(settings: Settings, *, worker_name: str | None) -> RealServic
 def _equip_worker(services: RealServices, settings: Settings, name: str) -> None:
     key = settings.anthropic_api_key
     tools = HttpTools(services.outbound, secrets=settings.secrets, response_limit=settings.response_limit)
-    models = ClaudeModel(
-        base_url=settings.anthropic_base_url, api_key=None if key is None else key.get_secret_value()
-    )
+    models = ClaudeModel(base_url=settings.anthropic_base_url, api_key=None if key is None else key.get_secret_value())
     webhooks, marker = Webhooks(services.outbound), Marker(settings.redis_url)
     services.tools, services.models, services.webhooks, services.marker = tools, models, webhooks, marker
     services.lease = Lease(

@@ -2,8 +2,8 @@
 
 SurefootError
 ├── RequestError            the request itself is wrong; repeating it unchanged cannot help
-│   ├── IdempotencyKeyMissing 400 · IdempotencyKeyInvalid 400 · MalformedJson 400
-│   ├── Unauthorized 401 · Forbidden 403 · NotFound 404 · MethodNotAllowed 405 · BodyTooLarge 413 · UnsupportedMediaType 415
+│   ├── IdempotencyKeyMissing 400 · IdempotencyKeyInvalid 400 · MalformedJson 400 · Unauthorized 401
+│   ├── Forbidden 403 · NotFound 404 · MethodNotAllowed 405 · BodyTooLarge 413 · UnsupportedMediaType 415
 │   └── IdempotencyKeyReused 422 · InvalidValue 422 · DefinitionInvalid 422 · InputInvalid 422
 │       · OutboundForbidden 422 · Unsupported 422
 ├── StateConflict           the request is fine, the state of things does not allow it now

@@ -17,13 +17,33 @@ class Settings(BaseSettings):
     )
 
     # --- where the parts are ---
-    database_url: str = Field(default="", description="Postgres in libpq form, postgresql://… Empty: `surefoot up` starts an embedded one.")
-    redis_url: str = Field(default="", description="Redis in redis-py form, redis://… or unix://… Empty: `surefoot up` starts an embedded one.")
-    outbound_allow: str = Field(default="", description="Hosts and CIDRs, comma-separated, that tools, webhooks and probes may reach although they are private.")
-    anthropic_base_url: str | None = Field(default=None, validation_alias="ANTHROPIC_BASE_URL", description="Base URL of the model provider; any server that speaks the Messages API.")
-    anthropic_api_key: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY", description="Key for the model provider.")
-    models: dict[str, str] = Field(default={"fast": "claude-haiku-5-5", "smart": "claude-sonnet-5-5"}, description="Model aliases a definition may use, as JSON: alias to model id.")
-    secrets: dict[str, SecretStr] = Field(default={}, description="Secrets that tools may name as secrets.X, as JSON: name to value. Resolved in the worker at send.")
+    database_url: str = Field(
+        default="", description="Postgres in libpq form, postgresql://… Empty: `surefoot up` starts an embedded one."
+    )
+    redis_url: str = Field(
+        default="",
+        description="Redis in redis-py form, redis://… or unix://… Empty: `surefoot up` starts an embedded one.",
+    )
+    outbound_allow: str = Field(
+        default="",
+        description="Hosts and CIDRs, comma-separated, that tools, webhooks and probes may reach although they are private.",
+    )
+    anthropic_base_url: str | None = Field(
+        default=None,
+        validation_alias="ANTHROPIC_BASE_URL",
+        description="Base URL of the model provider; any server that speaks the Messages API.",
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        default=None, validation_alias="ANTHROPIC_API_KEY", description="Key for the model provider."
+    )
+    models: dict[str, str] = Field(
+        default={"fast": "claude-haiku-5-5", "smart": "claude-sonnet-5-5"},
+        description="Model aliases a definition may use, as JSON: alias to model id.",
+    )
+    secrets: dict[str, SecretStr] = Field(
+        default={},
+        description="Secrets that tools may name as secrets.X, as JSON: name to value. Resolved in the worker at send.",
+    )
 
     # --- API ---
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
@@ -32,38 +52,71 @@ class Settings(BaseSettings):
     definition_limit: int = Field(default=1024 * 1024, description="Largest definition, bytes.")
     steps_limit: int = Field(default=1000, description="Most steps in one definition.")
     items_limit: int = Field(default=100_000, description="Most items of one for_each.")
-    key_kept: float = Field(default=30 * 86400.0, description="How long an idempotency key outlives its workflow's end, seconds.")
-    twin_wait: float = Field(default=2.0, description="How long a request waits for a twin in flight with the same key before 409, seconds.")
+    key_kept: float = Field(
+        default=30 * 86400.0, description="How long an idempotency key outlives its workflow's end, seconds."
+    )
+    twin_wait: float = Field(
+        default=2.0, description="How long a request waits for a twin in flight with the same key before 409, seconds."
+    )
 
     # --- engine ---
-    lease: float = Field(default=15.0, gt=0, description="How long a worker's lease lasts after its last heartbeat, seconds.")
+    lease: float = Field(
+        default=15.0, gt=0, description="How long a worker's lease lasts after its last heartbeat, seconds."
+    )
     heartbeat: float = Field(default=3.0, gt=0, description="Time between two heartbeats of a worker, seconds.")
-    sweep: float = Field(default=1.0, gt=0, description="Time between two sweeps of one worker process, seconds (plus jitter).")
-    fence_margin: float = Field(default=2.0, ge=0, description="A worker stops sending this long before its lease could end, seconds.")
-    key_margin: float = Field(default=60.0, ge=0, description="A key is not trusted this long before the tool forgets it, seconds.")
-    tool_timeout: float = Field(default=30.0, gt=0, description="Default timeout of one attempt at a tool call, seconds.")
-    model_timeout: float = Field(default=600.0, gt=0, description="Default timeout of one attempt at a model call, seconds.")
-    settle_factor: float = Field(default=2.0, description="Default settle time of a tool, as a multiple of its timeout.")
+    sweep: float = Field(
+        default=1.0, gt=0, description="Time between two sweeps of one worker process, seconds (plus jitter)."
+    )
+    fence_margin: float = Field(
+        default=2.0, ge=0, description="A worker stops sending this long before its lease could end, seconds."
+    )
+    key_margin: float = Field(
+        default=60.0, ge=0, description="A key is not trusted this long before the tool forgets it, seconds."
+    )
+    tool_timeout: float = Field(
+        default=30.0, gt=0, description="Default timeout of one attempt at a tool call, seconds."
+    )
+    model_timeout: float = Field(
+        default=600.0, gt=0, description="Default timeout of one attempt at a model call, seconds."
+    )
+    settle_factor: float = Field(
+        default=2.0, description="Default settle time of a tool, as a multiple of its timeout."
+    )
     max_parallel: int = Field(default=8, gt=0, description="Default of a for_each's max_parallel, items.")
     deadline: float = Field(default=7 * 86400.0, gt=0, description="Default deadline of a workflow, seconds.")
-    poison_after: int = Field(default=5, gt=0, description="Workers that a call may lose in a row before it is held as poisoned.")
+    poison_after: int = Field(
+        default=5, gt=0, description="Workers that a call may lose in a row before it is held as poisoned."
+    )
     max_turns: int = Field(default=50, gt=0, description="Most model turns of one agent step.")
     max_tokens: int = Field(default=4096, gt=0, description="Default max_tokens of a model call, tokens.")
-    response_limit: int = Field(default=1024 * 1024, description="Most bytes of a tool's response that are kept; beyond it the output is opaque.")
+    response_limit: int = Field(
+        default=1024 * 1024,
+        description="Most bytes of a tool's response that are kept; beyond it the output is opaque.",
+    )
     batch: int = Field(default=64, gt=0, description="Most claims, or outcomes, in one transaction.")
 
     # --- worker ---
     concurrency: int = Field(default=200, gt=0, description="Calls one worker process performs at once.")
-    delivery_concurrency: int = Field(default=32, gt=0, description="Webhook deliveries one worker process performs at once.")
-    worker_processes: int = Field(default=2, gt=0, description="Worker processes that `surefoot worker` and `surefoot up` supervise.")
+    delivery_concurrency: int = Field(
+        default=32, gt=0, description="Webhook deliveries one worker process performs at once."
+    )
+    worker_processes: int = Field(
+        default=2, gt=0, description="Worker processes that `surefoot worker` and `surefoot up` supervise."
+    )
 
     # --- webhooks ---
     delivery_timeout: float = Field(default=15.0, description="Total deadline of one webhook delivery, seconds.")
-    delivery_expiry: float = Field(default=3 * 86400.0, description="Age of an event at which its delivery is given up, seconds.")
+    delivery_expiry: float = Field(
+        default=3 * 86400.0, description="Age of an event at which its delivery is given up, seconds."
+    )
 
     # --- database connections ---
-    pool_size: int = Field(default=8, gt=0, description="Connections in one process's pool for everything but the hot path.")
-    statement_timeout: float = Field(default=30.0, description="Postgres statement_timeout of every connection, seconds.")
+    pool_size: int = Field(
+        default=8, gt=0, description="Connections in one process's pool for everything but the hot path."
+    )
+    statement_timeout: float = Field(
+        default=30.0, description="Postgres statement_timeout of every connection, seconds."
+    )
 
     # --- logs ---
     log_level: Annotated[str, NoDecode] = Field(default="info", description="debug, info, warning or error.")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
+from app.embedded import homes
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.valkey import EmbeddedValkey
 from app.store import migrating
@@ -30,25 +30,29 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def embedded_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def embedded_postgres() -> Iterator[EmbeddedPostgres]:
     """The server all databases of this test process live in. Do not stop it: start one of your own for that."""
-    server = EmbeddedPostgres(Path(tmp_path_factory.mktemp("postgres")))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+    with homes.temporary_home() as home:
+        server = EmbeddedPostgres(home / "postgres")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+            server.remove()
 
 
 @pytest.fixture(scope="session")
-def embedded_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+def embedded_valkey() -> Iterator[EmbeddedValkey]:
     """The Redis of this test process. Do not stop it: start one of your own for that."""
-    server = EmbeddedValkey(Path(tmp_path_factory.mktemp("valkey")))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+    with homes.temporary_home() as home:
+        server = EmbeddedValkey(home / "valkey")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+            server.remove()
 
 
 @pytest.fixture(scope="session")

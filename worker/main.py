@@ -10,12 +10,12 @@ import argparse
 import sys
 from functools import partial
 
+from app import logs
 from app.bootstrap import build_services
 from app.engine.deliver import deliver
 from app.engine.perform import perform
 from app.engine.sweep import sweep
 from app.settings import Settings
-from worker import logs
 from worker.process import Work, run_worker
 
 

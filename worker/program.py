@@ -52,7 +52,7 @@ class Program(Worker):
             raise WorkerShutdown(self._asked)
 
     def setup_logging(self, colorize: bool | None = None) -> bool:
-        """True: logging is set up already (`worker/logs.py`)."""
+        """True: logging is set up already (`app/logs.py`)."""
         return True
 
     def install_platform_tweaks(self, worker: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -50,14 +51,22 @@ async def get_trace(
     async with services_of(request).database.reading() as connection:
         rows = await trace_views.rows(connection, workflow_id=workflow_id)
         owner = await row_of(connection, tenant_id=caller.tenant_id, workflow_id=workflow_id)
+        now = await trace_views.clock(connection)
+    plan = await services_of(request).plans.get(caller.tenant_id, owner["plan_digest"])
     # Off the loop: a workflow of ten thousand items has tens of thousands of spans.
-    body = await asyncio.to_thread(_render, owner, rows, query.format, query.width)
+    body = await asyncio.to_thread(
+        _render, owner, rows, form=query.format, width=query.width, source_name=plan.source_name, now=now
+    )
     media_type = "text/plain; charset=utf-8" if query.format == "text" else "application/json"
     return Response(body, media_type=media_type, headers={"Cache-Control": "private, no-cache"})
 
 
-def _render(owner: dict[str, Any], rows: TraceRows, form: str, width: int) -> bytes:
-    trace = build_trace(owner, rows.steps, rows.calls, rows.attempts, approvals=rows.approvals)
+def _render(
+    owner: dict[str, Any], rows: TraceRows, *, form: str, width: int, source_name: str | None, now: datetime
+) -> bytes:
+    trace = build_trace(
+        owner, rows.steps, rows.calls, rows.attempts, approvals=rows.approvals, source_name=source_name, now=now
+    )
     if form == "text":
         return render_text(trace, width=width).encode("utf-8", "replace")
     return json.dumps(trace.to_json(), separators=(",", ":")).encode("ascii")

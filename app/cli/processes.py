@@ -78,15 +78,21 @@ def worker(
 
 
 def migrate() -> None:
-    """Bring the database at SUREFOOT_DATABASE_URL to the newest schema. Safe to run twice, or at once."""
+    """Bring the database at SUREFOOT_DATABASE_URL to the newest schema. Safe to run twice, or at once.
+
+    A database without any API key gets its first, printed once.
+    """
     with refusing():
-        from app.embedded import schema
+        from app.embedded import schema, verbs
         from app.embedded.supervisor import print_line
         from app.embedded.worker_group import await_database
 
         url = _with_database(_settings()).database_url
         asyncio.run(await_database(url, say=print_line))
         print(f"The database is at revision {schema.upgrade(url)}.")
+        key = asyncio.run(verbs.first_key(url))
+        if key is not None:
+            print(f"The first API key, shown this once: {key}")
 
 
 async def _run_workers(settings: Settings, count: int) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import structlog
 
+from app import logs
 from app.api import serving
 from app.bootstrap import build_services
 from app.embedded import listening, ready
@@ -26,7 +25,7 @@ from app.settings import Settings
 
 def run_api(settings: Settings, *, fd: int | None = None, port_file: Path | None = None) -> int:
     """Serve until asked to stop; the exit code. `fd`: a socket that already listens. Raises `CannotStart`."""
-    configure_logs(level=settings.log_level, as_json=settings.log_json)
+    logs.configure(level=settings.log_level, as_json=settings.log_json)
     listener = socket.socket(fileno=fd) if fd is not None else listening.listen(settings.host, settings.port)
     with listener:
         return serving.run(_serve(settings, listener=listener, port_file=port_file))
@@ -44,37 +43,6 @@ async def _serve(settings: Settings, *, listener: socket.socket, port_file: Path
     finally:
         await services.close()
     return 0
-
-
-def configure_logs(*, level: str, as_json: bool) -> None:
-    """One line per event on stderr, ours and the libraries', as text or JSON."""
-    number = logging.getLevelNamesMapping()[level.upper()]
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    )
-    structlog.configure(
-        processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(number)
-    logging.getLogger("uvicorn").setLevel(max(number, logging.WARNING))  # its start and stop lines; ours say more
 
 
 def main() -> int:

@@ -125,6 +125,7 @@ def model_call(
     n, call_id = next_number(draft, row)
     request = {
         "model": step.agent.model,
+        "alias": step.agent.alias,
         "max_tokens": step.agent.max_tokens,
         "effort": step.agent.effort,
         "conversation": row.conversation,

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from app.domain import api_keys
 from app.embedded import schema, tools
 from app.embedded.up import Identity, Verbs
-from app.engine.bootstrapping import ensure_tenant
+from app.engine.bootstrapping import ensure_first_key, ensure_tenant
 from app.engine.register_tools import register_tools
 from app.store import tenant_views
 from app.store.database import Database
@@ -24,6 +24,12 @@ async def identify(url: str, known: Identity | None) -> Identity:
             return known
         key, webhook_secret = await ensure_tenant(database)
         return Identity(key=key, webhook_secret=webhook_secret)
+
+
+async def first_key(url: str) -> str | None:
+    """A key for a database that has none; None if there is one."""
+    async with _database(url) as database:
+        return await ensure_first_key(database)
 
 
 async def register(url: str, tools_url: str) -> None:

@@ -16,6 +16,18 @@ from app.store.database import Database
 TENANT_NAME: Final = "default"
 
 
+async def ensure_first_key(database: Database, *, env: str = "live") -> str | None:
+    """The tenant, and a key if there is none at all: its text, shown this once. None if somebody has a key already."""
+
+    async def work(connection: transactions.Connection) -> bool:
+        return await tenants.has_key(connection, ids.DEFAULT_TENANT)
+
+    if await transactions.run(database, "bootstrap", work):
+        return None
+    key, _ = await ensure_tenant(database, env=env)
+    return key
+
+
 async def ensure_tenant(database: Database, *, env: str = "local") -> tuple[str, str]:
     """The tenant, made if it is not there, and a new key for it: (key text, webhook secret). The key is shown once
     and stored nowhere: keep it."""

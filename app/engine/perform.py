@@ -201,7 +201,7 @@ async def claim(services: Services, batch: Sequence[Asked]) -> list[tuple[Claime
         rest = [one.call_id for one in unique.values() if one.call_id not in found]
         return found, await claims.still_due(connection, rest) if rest else set()
 
-    found, locked = await transactions.run(services.database, "claim", work)
+    found, locked = await transactions.run(services.database, "claim", work, one_statement=True)
     answer: list[tuple[Claimed | None, bool]] = []
     for asked in batch:
         got = found.get(asked.call_id)
@@ -221,11 +221,21 @@ async def _send(services: Services, claimed: Claimed, sending: _Sending, *, seco
         if claimed.kind == CallKind.MODEL:
             return await _send_model(services, plan, claimed, sending, seconds=seconds)
         return await _send_tool(services, plan, claimed, sending, seconds=seconds)
-    except Exception as error:  # a defect of ours or of an adapter: what left is unknown, the rest was never sent
+    except Exception as error:
+        if not sending.sent and transactions.lost(error):
+            return _database_away(error)
+        # A defect of ours or of an adapter: what left is unknown, the rest was never sent.
         log.exception("perform.defect")
         certainty = AttemptOutcome.UNKNOWN if sending.sent else AttemptOutcome.NOT_SENT
         failure = Failure(kind=FailureKind.INTERNAL, message=f"A defect of Surefoot: {type(error).__name__}.")
         return Outcome(certainty=certainty, failure=failure)
+
+
+def _database_away(error: Exception) -> Outcome:
+    """What is to be sent could not be read: nobody's failure, and made again once the record finds the database."""
+    log.warning("perform.database_away", error=str(error)[:200])
+    failure = Failure(kind=FailureKind.WORKER_LOST, message="The database was away before anything was sent.")
+    return Outcome(certainty=AttemptOutcome.NOT_SENT, failure=failure)
 
 
 def _too_late() -> Outcome:

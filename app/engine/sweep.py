@@ -49,14 +49,14 @@ async def sweep(services: Services, *, free_slots: int) -> Swept:
 async def _ring_again_if_emptied(services: Services) -> None:
     if services.marker is not None and await services.marker.vanished():
         log.info("sweep.redis_was_emptied")
-        await transactions.run(services.database, "sweep", dues.ring_again)
+        await transactions.run(services.database, "sweep", dues.ring_again, one_statement=True)
 
 
 async def _end_leases(services: Services) -> None:
     async def work(connection: transactions.Connection) -> list[UUID]:
         return await dues.lapse_workers(connection, lease=services.settings.lease)
 
-    for worker in await transactions.run(services.database, "sweep", work):
+    for worker in await transactions.run(services.database, "sweep", work, one_statement=True):
         log.warning("sweep.lease_ended", worker=str(worker))
 
 
@@ -65,7 +65,7 @@ async def _lost(services: Services) -> None:
         return await dues.lost_attempts(connection, limit=LIMIT)
 
     facts: dict[UUID, list[Fact]] = defaultdict(list)
-    for found in await transactions.run(services.database, "sweep", work):
+    for found in await transactions.run(services.database, "sweep", work, one_statement=True):
         if found.attempt_id is not None and found.step is not None:
             facts[found.workflow_id].append(WorkerLost(call_id=found.ref, attempt_id=found.attempt_id, step=found.step))
     await bring(services, facts)
@@ -124,7 +124,7 @@ async def _ring(services: Services, *, free_slots: int) -> Swept:
         return await dues.ring(connection, limit=limit)
 
     swept = Swept()
-    for rung in await transactions.run(services.database, "sweep", work):
+    for rung in await transactions.run(services.database, "sweep", work, one_statement=True):
         (swept.calls if rung.kind == DueKind.CALL else swept.deliveries).append(rung.ref)
     if swept.calls:
         services.bell.ring(Lane.CALLS, swept.calls)

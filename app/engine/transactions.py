@@ -50,12 +50,15 @@ async def run(
     *,
     size: int = 1,
     tries: int = TRIES,
+    one_statement: bool = False,
 ) -> Result:
+    """`one_statement`: what `work` writes is one statement, a transaction by itself; it has returned when that is
+    committed, and saves BEGIN, COMMIT and a round trip."""
     pause = PAUSE
     for last in range(tries):
         try:
             async with database.hot(purpose, size=size) as connection:
-                return await _transaction(connection, work)
+                return await (work(connection) if one_statement else _transaction(connection, work))
         except psycopg.Error as error:
             if last == tries - 1 or not (isinstance(error, AGAIN) or lost(error)):
                 raise
@@ -73,9 +76,9 @@ async def _transaction(connection: Connection, work: Callable[[Connection], Awai
     """
     try:
         async with connection.pipeline():
-            await connection.execute("BEGIN")
+            await connection.execute("BEGIN", prepare=False)
             result = await work(connection)
-            end = await connection.execute("COMMIT")
+            end = await connection.execute("COMMIT", prepare=False)  # pg_stat_statements counts no prepared one
     except Exception:
         if not connection.closed:
             await connection.rollback()

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -74,7 +75,10 @@ class Database:
         async with room:
             idle = self._hot.setdefault(purpose, [])
             connection = idle.pop() if idle else None
-            if connection is None or connection.closed:
+            while connection is not None and _ended(connection):
+                await connection.close()
+                connection = idle.pop() if idle else None
+            if connection is None:
                 connection = await self._connect(purpose)
             kept = False
             try:
@@ -106,3 +110,16 @@ class Database:
                 await connection.close()
         self._hot.clear()
         await self.engine.dispose()
+
+
+def _ended(connection: psycopg.AsyncConnection[dict[str, Any]]) -> bool:
+    """Whether an idle connection is of no use any more, without asking the server.
+
+    The only thing there is to read on an idle connection is the server's farewell (or its end): it was restarted, or
+    ended this session. Found out at the first statement instead, it would cost whoever has no second try.
+    """
+    if connection.closed:
+        return True
+    look = select.poll()
+    look.register(connection.fileno(), select.POLLIN)
+    return bool(look.poll(0))

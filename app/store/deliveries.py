@@ -55,6 +55,10 @@ _EVENT: Final = "SELECT * FROM events WHERE workflow_id = %(workflow)s AND seq =
 _WORKFLOW: Final = "SELECT * FROM workflows WHERE id = %(workflow)s"
 _FREEZE: Final = """
 UPDATE deliveries SET body = %(body)s WHERE workflow_id = %(workflow)s AND id = %(id)s AND body IS NULL"""
+_STILL_GONE: Final = """
+UPDATE deliveries d SET state = 'disabled', ended_at = clock_timestamp()
+WHERE d.workflow_id = %(workflow)s AND d.stream = %(stream)s AND d.state = 'open' AND EXISTS (
+  SELECT FROM deliveries gone WHERE gone.stream = %(stream)s AND gone.state = 'disabled')"""
 _NOTHING_LEFT: Final = "DELETE FROM dues WHERE kind = 'delivery' AND ref = %(stream)s"
 
 
@@ -63,6 +67,8 @@ async def take(connection: Connection, stream: UUID, *, lease: float) -> Head | 
     taken = await (await connection.execute(_TAKE, {"stream": stream, "lease": lease})).fetchone()
     if taken is None:
         return None
+    # Events go on after a receiver said that it is gone: theirs are not sent either.
+    await connection.execute(_STILL_GONE, {"workflow": taken["workflow_id"], "stream": stream})
     head = await (await connection.execute(_HEAD, {"stream": stream})).fetchone()
     if head is None:
         await connection.execute(_NOTHING_LEFT, {"stream": stream})

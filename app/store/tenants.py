@@ -40,3 +40,13 @@ async def add_key(
         INSERT INTO api_keys (id, tenant_id, public_id, sha256, name, scopes) VALUES (%s, %s, %s, %s, %s, %s)""",
         (key_id, tenant_id, public_id, sha256, name, list(scopes)),
     )
+
+
+async def has_key(connection: Connection, tenant_id: UUID) -> bool:
+    """Whether the tenant has a key that works."""
+    row = await (
+        await connection.execute(
+            "SELECT EXISTS (SELECT FROM api_keys WHERE tenant_id = %s AND revoked_at IS NULL) AS found", (tenant_id,)
+        )
+    ).fetchone()
+    return row is not None and bool(row["found"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -46,6 +47,12 @@ async def rows(connection: AsyncConnection, *, workflow_id: UUID) -> TraceRows:
         .order_by(steps.c.position, func.coalesce(steps.c.item_index, -1), steps.c.path),
     )
     return TraceRows(steps=found_steps, calls=found_calls, attempts=found_attempts, approvals=found_approvals)
+
+
+async def clock(connection: AsyncConnection) -> datetime:
+    """The database's clock: how long something has been open is judged by it."""
+    now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+    return now
 
 
 async def _dicts(connection: AsyncConnection, query: Select[Any]) -> list[Row]:

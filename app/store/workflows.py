@@ -11,6 +11,7 @@ the order of keys where it is meaning. Everything runs on a driver connection in
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -154,28 +155,31 @@ FROM approvals a WHERE a.workflow_id = ANY(%(workflows)s)
 
 async def load(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
     """Read for many workflows at once. What a snapshot already holds is kept: the decision may have changed it."""
-    await _load_steps(connection, wanted)
+    steps = await _ask_steps(connection, wanted)
     await _load_items(connection, wanted)
     await _load_calls(connection, wanted)
     await _load_open(connection, wanted)
+    if steps is not None:  # last, so that in a pipeline they come with the calls, in one round trip
+        _keep_steps(await steps.fetchall(), wanted)
 
 
 def _pairs(wanted: Mapping[UUID, tuple[Snapshot, Reads]], name: str) -> list[tuple[UUID, Any]]:
     return [(workflow, one) for workflow, (_, reads) in wanted.items() for one in sorted(getattr(reads, name), key=str)]
 
 
-async def _load_steps(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+async def _ask_steps(
+    connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]
+) -> psycopg.AsyncCursor[dict[str, Any]] | None:
     pairs = []
     for workflow, (snapshot, reads) in wanted.items():
         missing = (reads.steps - snapshot.steps.keys()) | reads.lists
         pairs += [(workflow, path, path in reads.lists) for path in sorted(missing)]
     if not pairs:
-        return
-    cursor = await connection.execute(
+        return None
+    return await connection.execute(
         _LOAD_STEPS,
         {"workflows": [p[0] for p in pairs], "paths": [p[1] for p in pairs], "lists": [p[2] for p in pairs]},
     )
-    _keep_steps(await cursor.fetchall(), wanted)
 
 
 def _keep_steps(rows: Iterable[dict[str, Any]], wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
@@ -329,7 +333,9 @@ _PAYLOAD: Final = ("workflow_id", "sha256", "tenant_id", "body", "size")
 
 
 def _sets(names: Iterable[str], alias: str, kept: Iterable[str] = ()) -> str:
-    return ", ".join(f'"{n}" = coalesce(x."{n}", {alias}."{n}")' if n in set(kept) else f'"{n}" = x."{n}"' for n in names)
+    return ", ".join(
+        f'"{n}" = coalesce(x."{n}", {alias}."{n}")' if n in set(kept) else f'"{n}" = x."{n}"' for n in names
+    )
 
 
 def _insert(table: Table, names: Sequence[str], parameter: str, tail: str = "") -> str:
@@ -347,8 +353,8 @@ def _insert_bytes(table: Table, names: Sequence[str], parameter: str, tail: str 
 _WORKFLOW_CHANGING: Final = tuple(n for n in _WORKFLOW if n not in _WORKFLOW_FIXED)
 _STEP_CHANGING: Final = tuple(n for n in _STEP if n not in _STEP_FIXED)
 
-_INSERT_WORKFLOWS: Final = _insert(tables.workflows, _WORKFLOW, "rows")
 _STATEMENTS: Final[Mapping[str, str]] = {
+    "accepted": _insert(tables.workflows, _WORKFLOW, "rows"),
     "workflows": f"UPDATE workflows w SET {_sets(_WORKFLOW_CHANGING, 'w')} "
     f"FROM {_recordset(tables.workflows, ('id', *_WORKFLOW_CHANGING), 'rows')} WHERE w.id = x.id",
     "new_steps": _insert(tables.steps, _STEP, "rows"),
@@ -398,18 +404,29 @@ FROM json_to_recordset(%(rows)s::json) AS x(workflow_id uuid, step text, call_id
 WHERE k.workflow_id = x.workflow_id AND k.step = x.step AND k.call_id IS NULL AND k.released_at IS NULL"""
 
 
+@functools.lru_cache(maxsize=256)
+def _together(names: tuple[str, ...]) -> str:
+    """These statements as one. Each message to the driver costs more than what it does (measured: a fifth of a step).
+
+    Sound because no two parts write the same row and none reads what another writes; foreign keys are checked at the
+    end, when all parts are written. The parameter of each part has its name.
+    """
+    parts = (f"_{name} AS ({_STATEMENTS[name].replace('%(rows)s', f'%({name})s')})" for name in names)
+    return f"WITH {', '.join(parts)} SELECT"
+
+
 async def apply(connection: Connection, transitions: Sequence[Transition]) -> None:
     """Write what was decided: the only writer of states. The workflows' rows are locked (or new)."""
-    rows = _rows(transitions)
-    accepted = [_row(t.workflow, _WORKFLOW) for t in transitions if t.accepted]
-    if accepted:
-        await connection.execute(_INSERT_WORKFLOWS, {"rows": _json(accepted)})
-    for name, sql in _STATEMENTS.items():
-        if rows[name]:
-            await connection.execute(sql, {"rows": _json(rows[name])})
+    rows = {name: _json(found) for name, found in _rows(transitions).items() if found}
+    if rows:
+        await connection.execute(_together(tuple(rows)), rows)
     for transition in transitions:
         if transition.cancel_steps is not None:
-            states = ["pending", "ready"] if transition.cancel_steps == "unstarted" else ["pending", "ready", "running", "waiting"]
+            states = (
+                ["pending", "ready"]
+                if transition.cancel_steps == "unstarted"
+                else ["pending", "ready", "running", "waiting"]
+            )
             await connection.execute(
                 _CANCEL_STEPS,
                 {"workflow": transition.workflow.id, "now": transition.workflow.updated_at, "states": states},
@@ -444,12 +461,16 @@ def _rows(transitions: Sequence[Transition]) -> dict[str, list[dict[str, Any]]]:
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _STATEMENTS}
     for t in transitions:
         tenant, workflow = t.workflow.tenant_id, t.workflow.id
-        if not t.accepted:
+        if t.accepted:
+            rows["accepted"].append(_row(t.workflow, _WORKFLOW))
+        else:
             rows["workflows"].append(_row(t.workflow, ("id", *_WORKFLOW_CHANGING)))
         new_steps = {step.path for step in t.new_steps}
         rows["new_steps"] += [_row(step, _STEP) for step in t.new_steps]
         rows["steps"] += [
-            _row(step, ("workflow_id", "path", *_STEP_CHANGING)) for step in t.steps.values() if step.path not in new_steps
+            _row(step, ("workflow_id", "path", *_STEP_CHANGING))
+            for step in t.steps.values()
+            if step.path not in new_steps
         ]
         new_calls = {call.id for call in t.new_calls}
         rows["new_calls"] += [_row(call, _CALL) for call in t.new_calls]

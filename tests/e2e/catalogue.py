@@ -26,9 +26,7 @@ class Tool:
 
 
 CATALOGUE: Final = {
-    "look": Tool(
-        effect="read_only", demo="calendar.free_busy", method="GET", path="/calendar/free_busy", mark="email"
-    ),
+    "look": Tool(effect="read_only", demo="calendar.free_busy", method="GET", path="/calendar/free_busy", mark="email"),
     "clear": Tool(
         effect="idempotent", demo="calendar.delete_event", method="DELETE", path="/calendar/events", mark="event_id"
     ),

@@ -38,6 +38,7 @@ KNOBS: Final = {
     "SUREFOOT_HEARTBEAT": "0.5",
     "SUREFOOT_SWEEP": "0.3",
     "SUREFOOT_FENCE_MARGIN": "0.5",
+    "SUREFOOT_DELIVERY_TIMEOUT": "3",
 }
 """Short leases, so that losing one is seen within seconds."""
 
@@ -55,12 +56,13 @@ Found = TypeVar("Found")
 Row = dict[str, Any]
 
 
-def until(what: str, condition: Callable[[], Found], *, seconds: float = 20.0) -> Found:
+def until(what: str, condition: Callable[[], Found | None], *, seconds: float = 20.0) -> Found:
     """Wait until the condition holds and return what it found."""
     end, tick = time.monotonic() + seconds, threading.Event()
     while not (found := condition()):
         assert time.monotonic() < end, f"waited {seconds:.0f} s in vain: {what}"
         tick.wait(LOOK)
+    assert found is not None
     return found
 
 
@@ -75,7 +77,9 @@ class Installation:
     # --- life ---
 
     def start(self) -> None:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SUREFOOT_", "ANTHROPIC_"))}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SUREFOOT_", "ANTHROPIC_"))
+        }
         arguments = ("up", "--ephemeral", "--port", "0", "--ready-file", str(self._folder / "ready.json"))
         self._child = process.spawn(
             process.Command(
@@ -232,9 +236,12 @@ class Installation:
     @contextmanager
     def locked(self, table: str) -> Iterator[Lock]:
         """Nobody else gets at this table inside: what needs it stops exactly there. Let go early with `release`."""
-        with psycopg.connect(self.ready["database_url"], row_factory=dict_row) as connection:
+        connection = psycopg.connect(self.ready["database_url"], row_factory=dict_row)
+        try:
             connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
             yield Lock(self, connection)
+        finally:
+            connection.close()  # and not the end of a transaction: Postgres may have been stopped meanwhile
 
 
 class Lock:

@@ -110,7 +110,8 @@ _QUERIES: Final = {
           (SELECT count(*) FROM calls c WHERE c.workflow_id = w.id AND c.state IN ('due', 'intended', 'probing')) AS o,
           (SELECT count(*) FROM calls c WHERE c.workflow_id = w.id AND c.state = 'in_doubt') AS d,
           (SELECT count(*) FROM calls c WHERE c.workflow_id = w.id AND c.state = 'held') AS h,
-          (SELECT count(*) FROM approvals a WHERE a.workflow_id = w.id AND a.status = 'open' AND a.call_id IS NULL) AS a,
+          (SELECT count(*) FROM approvals a
+            WHERE a.workflow_id = w.id AND a.status = 'open' AND a.call_id IS NULL) AS a,
           (SELECT count(*) FROM steps s WHERE s.workflow_id = w.id AND s.parent IS NULL AND s.ended_at IS NULL) AS s
         ) AS found
         WHERE w.id = ANY(%(workflows)s)
@@ -120,7 +121,8 @@ _QUERIES: Final = {
         SELECT d.kind, d.ref, d.workflow_id, w.status, c.state FROM dues d
         JOIN workflows w ON w.id = d.workflow_id LEFT JOIN calls c ON c.workflow_id = w.id AND c.id = d.ref
         WHERE w.id = ANY(%(workflows)s) AND d.kind <> 'delivery'
-          AND (w.ended_at IS NOT NULL OR d.kind IN ('call', 'attempt', 'apply') AND c.state NOT IN ('due', 'intended'))""",
+          AND (w.ended_at IS NOT NULL
+            OR d.kind IN ('call', 'attempt', 'apply') AND c.state NOT IN ('due', 'intended'))""",
     "L2: an open call, step or approval of a workflow that is over": """
         SELECT w.id, w.status, c.id, c.state FROM workflows w JOIN calls c ON c.workflow_id = w.id
         WHERE w.id = ANY(%(workflows)s) AND w.ended_at IS NOT NULL AND c.ended_at IS NULL

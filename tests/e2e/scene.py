@@ -1,14 +1,14 @@
 """One test's part of the installation: its workflows, the tags of its calls, what it made the tools hold back.
 
-    submit, submit_each     workflows with one tag each
-    hold, held              the tools keep a request (before) or an answer (after) back
-    in_one_worker           several held calls in the hands of the same worker process
-    make_whole, check       after the test: nothing frozen, held or away; then ledger and rows are judged
+submit, submit_each     workflows with one tag each
+hold, held              the tools keep a request (before) or an answer (after) back
+in_one_worker           several held calls in the hands of the same worker process
+make_whole, check       after the test: nothing frozen, held or away; then ledger and rows are judged
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -48,10 +48,10 @@ class Scene:
         self.workflows.append(workflow)
         return Held(workflow=workflow, tool=names[0], tag=told)
 
-    def submit_held(self, name: str, *, when: str, do: str = "hold", **how: Any) -> Held:
+    def submit_held(self, name: str, *, when: str, **how: Any) -> Held:
         """A workflow of one call whose request (`before`) or answer (`after`) the tool keeps back."""
         tag = self.tag()
-        self.misbehave(name, tag, do=do, when=when)
+        self.misbehave(name, tag, do="hold", when=when)
         return self.submit(name, tag=tag, **how)
 
     def misbehave(self, name: str, tag: str, **rule: Any) -> None:
@@ -64,19 +64,17 @@ class Scene:
 
         until("the tools hold these calls back", there)
 
-    def in_one_worker(self, *names: str, when: str, **how: Any) -> tuple[str, list[Held]]:
-        """One held call of each of these tools, all in the same worker: (the worker's name, the calls)."""
-        first = self.submit_held(names[0], when=when, **how)
-        worker = self.worker_of(first)
-        found = [first]
-        for name in names[1:]:
+    def in_one_worker(self, *submits: Callable[[], Held]) -> tuple[str, list[Held]]:
+        """One call of each of these kinds in flight in the same worker: (the worker's name, the calls)."""
+        found = [submits[0]()]
+        worker = self.worker_of(found[0])
+        for submit in submits[1:]:
             for _ in range(TRIES):
-                call = self.submit_held(name, when=when, **how)
+                call = submit()
                 if self.worker_of(call) == worker:
                     found.append(call)
                     break
-        assert len(found) == len(names), f"{TRIES} calls, and none of them in {worker}"
-        self.until_held(*found)
+        assert len(found) == len(submits), f"{TRIES} calls, and none of them in {worker}"
         return worker, found
 
     def worker_of(self, call: Held) -> str:
@@ -119,7 +117,9 @@ class Scene:
         self.up.thaw()
         self.tools.forget_rules()
         self.tools.release(drop=True)
-        until("every process runs", lambda: all(process.alive(pid) for pid in self.up.ready["pids"].values()), seconds=30)
+        until(
+            "every process runs", lambda: all(process.alive(pid) for pid in self.up.ready["pids"].values()), seconds=30
+        )
 
     def check(self) -> None:
         """The laws, for the workflows of this test."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from decimal import Decimal
 
@@ -51,19 +52,19 @@ def test_meeting_is_booked_once_when_the_first_answer_is_malformed(scene: Scene)
 
 def test_agent_uses_its_tools_and_answers_in_shape_when_it_is_scripted(scene: Scene) -> None:
     tag = scene.tag()
-    script = (
-        '[[scripted: {"turns": [{"tools": [{"name": "calendar.free_busy", "input": {"email": "%s"}}]}, '
-        '{"tools": [{"name": "calendar.create_event", "input": '
-        '{"title": "%s", "start": "2026-12-01T10:00:00Z", "attendees": ["ana@x.io"]}}]}, '
-        '{"fail": [{"status": 529}], "json": {"booked": true}}]}]]'
-    ) % (tag, tag)
+    book = {"title": tag, "start": "2026-12-01T10:00:00Z", "attendees": ["ana@x.io"]}
+    turns = [
+        {"tools": [{"name": "calendar.free_busy", "input": {"email": f"{tag}@x.io"}}]},
+        {"tools": [{"name": "calendar.create_event", "input": book}]},
+        {"fail": [{"status": 529}], "json": {"booked": True}},
+    ]
     document = {
         "name": "scripted-agent",
         "agents": {"planner": {"model": "fast", "tools": ["calendar.free_busy", "calendar.create_event"]}},
         "steps": {
             "plan": {
                 "agent": "planner",
-                "prompt": script,
+                "prompt": f"[[scripted: {json.dumps({'turns': turns})}]]",
                 "output_schema": {"booked": {"type": "boolean"}},
                 "retry": {"overloaded": {"max_retries": 3, "backoff": {"first": "100ms", "factor": 1, "max": "100ms"}}},
             }

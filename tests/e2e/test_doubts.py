@@ -16,15 +16,16 @@ SETTLE = 4
 
 
 def test_a_doubt_is_settled_by_word_when_the_parent_has_proved_the_death(scene: Scene) -> None:
-    repeat, abandon, happened = (
-        scene.submit_held("mail", when=when, do=do, settle=f"{SETTLE}s")
-        for do, when in (("hang", "before"), ("hang", "before"), ("hang", "after"))
+    worker, calls = scene.in_one_worker(
+        *(
+            lambda when=when: scene.submit_held("mail", when=when, settle=f"{SETTLE}s")
+            for when in ("before", "before", "after")
+        )
     )
-    calls = (repeat, abandon, happened)
+    repeat, abandon, happened = calls
     until("the last mail is sent, its answer is not", lambda: scene.executed(happened) == 1)
-    holders = {scene.worker_of(call) for call in calls}
 
-    scene.up.kill(*holders)
+    scene.up.kill(worker)
 
     ids = {call: scene.until_in_doubt(call) for call in calls}
     for call in calls:
@@ -54,3 +55,23 @@ def test_a_doubt_is_settled_by_word_when_the_parent_has_proved_the_death(scene: 
         again = scene.up.resolve(ids[call], word)
         assert (again.status_code, again.json()["code"]) == (409, "already_resolved")
     assert scene.up.resolve(ids[happened], "happened").status_code == 200
+
+
+def test_calls_follow_their_class_when_the_tool_loses_its_answer(scene: Scene) -> None:
+    calls = {}
+    for name in ("look", "clear", "book", "mail"):
+        tag = scene.tag()
+        scene.misbehave(name, tag, do="drop_reply")
+        calls[name] = scene.submit(name, tag=tag)
+
+    doubt = scene.until_in_doubt(calls["mail"])
+
+    for name in ("look", "clear", "book"):
+        scene.up.until_status(calls[name].workflow, "succeeded")
+        assert len(scene.entries(calls[name])) == 2
+    assert [entry["executed"] for entry in scene.entries(calls["book"])] == [True, False]
+    (row,) = scene.up.attempts(calls["mail"].workflow)
+    assert (row["outcome"], row["lost_at"]) == ("unknown", None)
+    assert [entry["executed"] for entry in scene.entries(calls["mail"])] == [True]
+    assert scene.up.resolve(doubt, "happened").status_code == 200
+    scene.up.until_status(calls["mail"].workflow, "succeeded")

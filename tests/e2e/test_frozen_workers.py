@@ -5,6 +5,7 @@ A zombie is worse than a corpse: nobody has proof of its death, and it goes on w
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +17,10 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
 
 
 def test_a_thawed_worker_settles_its_calls_by_late_evidence_when_its_lease_is_over(scene: Scene) -> None:
-    worker, (mail, book) = scene.in_one_worker("mail", "book", when="after")
+    worker, (mail, book) = scene.in_one_worker(
+        lambda: scene.submit_held("mail", when="after"), lambda: scene.submit_held("book", when="after")
+    )
+    scene.until_held(mail, book)
     scene.tools.forget_rules()
     # The repeat by the other worker must still be open when the first answer comes.
     scene.misbehave("book", book.tag, do="hold", when="after")
@@ -70,6 +74,32 @@ def test_a_thawed_worker_sends_nothing_when_it_was_frozen_between_claim_and_send
         assert [entry["attempt"] for entry in scene.entries(call)] == ["2"]
     assert _doubts(scene, *calls) == 0
     assert {call.tool for call in frozen} >= {"book"}
+
+
+def test_a_doubt_outlasts_the_zombie_when_its_deadline_passed_while_it_was_frozen(scene: Scene) -> None:
+    mail = scene.submit_held("mail", when="before", timeout="5s", settle="2s")
+    scene.until_held(mail)
+    zombie = _freeze_until_lost(scene, scene.worker_of(mail))
+    scene.tools.release()
+    until("the mail is sent", lambda: scene.executed(mail) == 1)
+
+    doubt = scene.until_in_doubt(mail)
+    (attempt,) = scene.up.attempts(mail.workflow)
+    (call,) = scene.up.rows("SELECT not_before FROM calls WHERE id = %s", attempt["call_id"])
+    assert attempt["reaped_at"] is None
+    assert call["not_before"] >= attempt["send_deadline"] + timedelta(seconds=2)
+    scene.up.thaw()
+
+    until("the thawed worker has told", lambda: scene.up.attempts(mail.workflow)[0]["outcome"])
+    (attempt,) = scene.up.attempts(mail.workflow)
+    assert attempt["worker"] == zombie["id"]
+    # Its deadline is over, so it may give up on the answer that lies in its socket: then the quarantine begins anew.
+    if attempt["outcome"] == "unknown":
+        (later,) = scene.up.rows("SELECT not_before FROM calls WHERE id = %s", attempt["call_id"])
+        assert later["not_before"] >= attempt["settled_at"] + timedelta(seconds=2) > call["not_before"]
+        assert scene.up.resolve(doubt, "happened").status_code == 200
+    scene.up.until_status(mail.workflow, "succeeded")
+    assert [entry["executed"] for entry in scene.entries(mail)] == [True]
 
 
 def _freeze_until_lost(scene: Scene, worker: str) -> dict[str, Any]:

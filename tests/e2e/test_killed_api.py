@@ -88,4 +88,3 @@ def _posting(up: Installation, *, key: str, body: Row) -> Iterator[list[object]]
 
 def _owners(scene: Scene, key: str) -> list[Row]:
     return scene.up.rows("SELECT workflow_id FROM idempotency_keys WHERE key = %s", key)
-

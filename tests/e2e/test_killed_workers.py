@@ -7,6 +7,7 @@ answer back. What each class may do afterwards is judged by the tool's ledger.
 from __future__ import annotations
 
 import signal
+
 import pytest
 import redis
 

@@ -16,7 +16,10 @@ LOAD = 30
 
 
 def test_a_sent_effect_is_recorded_and_a_read_given_back_when_its_worker_is_stopped(scene: Scene) -> None:
-    worker, (mail, look) = scene.in_one_worker("mail", "look", when="after")
+    worker, (mail, look) = scene.in_one_worker(
+        lambda: scene.submit_held("mail", when="after"), lambda: scene.submit_held("look", when="after")
+    )
+    scene.until_held(mail, look)
 
     stopped = scene.up.signal([worker], signal.SIGTERM)
 

@@ -135,7 +135,7 @@ async def test_receiver_that_is_gone_is_never_called_again(small_world: World) -
 
 
 async def test_stream_in_flight_is_not_taken_twice(small_world: World) -> None:
-    worker, receiver, workflow_id = await prepared(small_world)
+    worker, _, workflow_id = await prepared(small_world)
 
     class Slow(Receiver):
         async def send(self, request: DeliveryRequest, *, seconds: float) -> DeliveryResult:

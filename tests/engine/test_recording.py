@@ -141,7 +141,8 @@ async def test_sweep_does_not_let_one_tenant_stand_before_another(small_world: W
     small = await small_world.submit(one(), key="small")
     await small_world.rows(
         "INSERT INTO dues (kind, ref, tenant_id, workflow_id, lane, due_at, ring_at) "
-        "SELECT 'call', gen_random_uuid(), tenant_id, workflow_id, 'calls', due_at - interval '1 hour', ring_at - interval '9 s' "
+        "SELECT 'call', gen_random_uuid(), tenant_id, workflow_id, 'calls', "
+        "due_at - interval '1 hour', ring_at - interval '9 s' "
         "FROM dues, generate_series(1, 50) WHERE kind = 'call' AND workflow_id <> %s",
         small,
     )

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from app import logs
 from app.domain.states import Lane
 from app.engine.lease import Lease
 from app.ports.bell import RedisBell
 from app.settings import Settings
-from worker import logs
 from worker.process import Work, run_worker
 
 AT_ONCE, CANCELLABLE, EFFECT, BROKEN = range(4)

@@ -1,4 +1,4 @@
-"""Structured logs of a worker: one line per event on stderr, Celery's and kombu's own words included.
+"""Structured logs of every process: one line per event on stderr, the libraries' own words included.
 
 An event name and fields; the fields bound for a task (`call`, `workflow_id`, …) come along by themselves, because each
 task is its own asyncio context. Never: a secret, a payload, or a line on stdout.
@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import structlog
 
-QUIET: Final = ("celery", "kombu", "amqp")
-"""They log a line per message at INFO, which costs more than the message."""
+QUIET: Final = ("celery", "kombu", "amqp", "httpx", "httpx2", "httpcore", "httpcore2")
+"""They log a line per message or request at INFO, which costs more than the message."""
 
 
 def configure(*, level: str, as_json: bool) -> None:
