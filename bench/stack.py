@@ -27,6 +27,7 @@ from app.embedded import homes, listening, parts, process, schema, tools
 from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.process import Command
 from app.embedded.valkey import EmbeddedValkey
+from app.embedded.worker_group import WORKER
 from app.engine.bootstrapping import ensure_tenant
 from app.engine.register_tools import register_tools
 from app.store.database import Database
@@ -80,7 +81,7 @@ def running(*, processes: int) -> Iterator[Stack]:
         api_argv = (*parts.API, "--fd", str(listener.fileno()))
         api = _start(stack, "api", api_argv, _as(environment, "api"), home, fds=(listener.fileno(),))
         workers = {
-            name: _start(stack, name, (*parts.WORKER, "--name", name), _as(environment, "worker"), home)
+            name: _start(stack, name, (*WORKER, "--name", name), _as(environment, "worker"), home)
             for name in (f"worker.{n}" for n in range(1, processes + 1))
         }
         port: int = listener.getsockname()[1]

@@ -19,7 +19,7 @@ from app.api import answering, version
 from app.api.context import services_of
 from app.api.shapes.administration import Live, Ready, Version
 from app.domain.states import ENGINE_VERSION
-from app.store import migrating
+from app.store import durability, migrating
 
 router = APIRouter(tags=["health"])
 
@@ -49,10 +49,12 @@ async def readyz(request: Request) -> Response:
         database="ok",
         redis="away" if redis_away else "ok",
         detail="Redis is away: calls start at the next sweep." if redis_away else "Everything answers.",
+        attention=[],
     )
     try:
         async with asyncio.timeout(PATIENCE), services.database.reading() as connection:
             at = await migrating.read_current(connection)
+            weak = await durability.weaknesses(connection)
     except (SQLAlchemyError, psycopg.Error, TimeoutError, OSError) as error:
         _log.warning("not ready", error=type(error).__name__)
         detail = "Postgres does not answer."
@@ -64,7 +66,7 @@ async def readyz(request: Request) -> Response:
         )
         ready = ready.model_copy(update={"status": "unavailable", "database": "not_migrated", "detail": detail})
         return _uncached(request, ready, status=503)
-    return _uncached(request, ready)
+    return _uncached(request, ready.model_copy(update={"attention": weak}))
 
 
 @router.get("/version", operation_id="version", summary="What runs here?", response_model=Version)

@@ -94,7 +94,7 @@ class Database:
                     await connection.close()
 
     async def _connect(self, purpose: str) -> psycopg.AsyncConnection[dict[str, Any]]:
-        return await psycopg.AsyncConnection.connect(
+        connection = await psycopg.AsyncConnection.connect(
             self.url,
             autocommit=True,
             row_factory=dict_row,
@@ -103,6 +103,13 @@ class Database:
             application_name=f"surefoot {purpose}",
             options=_options(self._session | HOT_OPTIONS),
         )
+        # An intent must be on disk before a byte leaves: a server (or a role) that defaults to less is overruled, one
+        # that defaults to more is not.
+        await connection.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) "
+            "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+        )
+        return connection
 
     async def close(self) -> None:
         for idle in self._hot.values():

@@ -47,6 +47,8 @@ class Ready(Shape):
     redis: Literal["ok", "away"]
     """`away` only slows things down: the sweep finds what is due."""
     detail: str
+    attention: list[str]
+    """Weak durability of the database, one sentence each: ready all the same, and somebody should know."""
 
 
 class Version(Shape):
