@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from app.domain import canonical, ids
-from app.domain.aggregate import Call, StepRow
+from app.domain.aggregate import Call, Message, StepRow
 from app.domain.outcomes import JSON
 from app.domain.plan import Step, Tool
 from app.domain.states import CallKind, CallState, EffectClass, HeldReason
@@ -175,3 +175,21 @@ def next_generation(call: Call) -> None:
 
 def _milliseconds(duration: timedelta) -> int:
     return int(duration.total_seconds() * 1000)
+
+
+def append(draft: Draft, row: StepRow, *, role: str, body: bytes) -> None:
+    """One message more. Messages are never trimmed, reordered or edited."""
+    draft.transition.messages.append(
+        Message(
+            workflow_id=row.workflow_id,
+            tenant_id=row.tenant_id,
+            step=row.path,
+            conversation=row.conversation,
+            ordinal=row.messages,
+            role=role,
+            turn=row.turn,
+            body=body,
+        )
+    )
+    row.messages += 1
+    draft.touch(row)

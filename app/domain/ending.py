@@ -6,7 +6,7 @@ then the workflow is final. A workflow is never final while a call with a sent a
 
 from __future__ import annotations
 
-from app.domain import doubting, expressions, ids, starting
+from app.domain import bindings, doubting, expressions, ids
 from app.domain.aggregate import Call, StepRow
 from app.domain.facts import (
     CancelRequested,
@@ -115,7 +115,7 @@ def build_output(draft: Draft, fact: StepsDone) -> None:
     template = draft.plan.output
     if template is not None:
         try:
-            draft.workflow.output = template.render(starting.bindings(draft, template.steps))
+            draft.workflow.output = template.render(bindings.seen_by(draft, template.steps))
         except expressions.ExpressionError as error:
             failure = {"kind": FailureKind.EXPRESSION_ERROR, "message": error.message, "fix": error.fix, "call": None}
             fail_workflow(draft, {**failure, "step": None})
@@ -157,7 +157,7 @@ def pass_deadline(draft: Draft, fact: DeadlinePassed) -> None:
         draft,
         {
             "kind": FailureKind.DEADLINE_EXCEEDED,
-            "message": f"The workflow was not done by its deadline, {starting.instant(draft.workflow.deadline_at)}.",
+            "message": f"The workflow was not done by its deadline, {bindings.instant(draft.workflow.deadline_at)}.",
             "step": None,
             "fix": "Submit it again with a longer `deadline`, or look at the trace for what took so long.",
         },

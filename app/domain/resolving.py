@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from app.domain import concluding, doubting, ending, ids, turns
 from app.domain.aggregate import Approval, Call
+from app.domain.bindings import instant
 from app.domain.facts import ApprovalDecided, ApprovalExpired, DoubtResolved, IllegalTransition, name_of
 from app.domain.outcomes import Failure
-from app.domain.starting import instant
 from app.domain.states import ApprovalStatus, CallState, DueKind, FailureKind, StepState
 from app.domain.transition import Draft
 

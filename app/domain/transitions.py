@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from app.domain import ending, ids, losing, resolving, settling, starting, turns
+from app.domain import ending, ids, items, kinds, losing, resolving, settling, starting, turns
 from app.domain.aggregate import Snapshot
 from app.domain.facts import (
     ApprovalDecided,
@@ -153,9 +153,9 @@ def _handle(draft: Draft, fact: Fact) -> None:
         case StepReady():
             starting.begin(draft, fact)
         case ItemEnded():
-            starting.next_item(draft, fact)
+            items.next_item(draft, fact)
         case ItemsWanted():
-            starting.want_items(draft, fact)
+            items.want_items(draft, fact)
         case ItemsEnded():
             ending.items_ended(draft, fact)
         case DrainBegan():
@@ -163,7 +163,7 @@ def _handle(draft: Draft, fact: Fact) -> None:
         case StepsDone():
             ending.build_output(draft, fact)
         case KeyAnswered():
-            starting.key_answered(draft, fact)
+            kinds.key_answered(draft, fact)
         case ToolsAsked():
             turns.call_tools(draft, fact)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from app.domain import answers, calling, conversation, ending, ids, recovery, schemas, starting
+from app.domain import answers, asking, calling, conversation, ending, ids, recovery, schemas
 from app.domain.aggregate import Attempt, Call, StepRow
 from app.domain.facts import ToolsAsked, name_of
 from app.domain.outcomes import JSON, Failure
@@ -50,7 +50,7 @@ def answered(draft: Draft, row: StepRow, call: Call, attempt: Attempt | None, me
         return
     draft.move_call(call, CallState.SUCCEEDED)
     call.recovery = [{**r, "result": r["result"] or "succeeded"} for r in call.recovery]
-    starting.append(draft, row, role="assistant", body=conversation.assistant_message(message))
+    calling.append(draft, row, role="assistant", body=conversation.assistant_message(message))
     if _stopped(draft, row):
         ending.call_gone(draft, row)
     elif isinstance(verdict, answers.Final):
@@ -86,8 +86,8 @@ def _unusable(
     errors = failure.detail.get("errors") or [{"pointer": "", "message": failure.message}]
     *kept, reminder = conversation.repair(message, errors=errors, schema=step.output_schema)
     for body in kept:
-        starting.append(draft, row, role="assistant", body=body)
-    starting.append(draft, row, role="user", body=reminder)
+        calling.append(draft, row, role="assistant", body=body)
+    calling.append(draft, row, role="user", body=reminder)
     record = recovery.record(
         failure.kind,
         policy,
@@ -207,7 +207,7 @@ def _guard(draft: Draft, row: StepRow, tool: Tool, call: Call, earlier: Call) ->
         call.result = earlier.result if earlier.result is not None else _output_of(draft, earlier)
         draft.move_call(call, CallState.SUCCEEDED)
         return
-    starting.request_approval(
+    asking.request_approval(
         draft,
         row,
         kind=ApprovalKind.REPEAT,
@@ -234,7 +234,7 @@ def go_on(draft: Draft, row: StepRow) -> None:
         return
     calls.sort(key=lambda call: call.ordinal)
     results = [_result(call) for call in calls]
-    starting.append(draft, row, role="user", body=conversation.tool_results_message(results))
+    calling.append(draft, row, role="user", body=conversation.tool_results_message(results))
     step = draft.plan.steps[row.name]
     if step.agent is not None and row.turn >= step.agent.max_turns:
         failure = Failure(

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.domain import canonical, headlines, ids
+from app.domain.bindings import instant
 from app.domain.outcomes import JSON
-from app.domain.starting import instant
 
 MOST_BYTES: Final = 20_000
 """Receivers behind queues and functions often take no more than this."""

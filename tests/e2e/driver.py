@@ -42,7 +42,8 @@ KNOBS: Final = {
 }
 """Short leases, so that losing one is seen within seconds."""
 
-START_WITHIN: Final = 60.0
+START_WITHIN: Final = 100.0
+"""Seconds: a cold machine unpacks Postgres first, a busy one takes its time."""
 STOP_WITHIN: Final = 40.0
 
 DEATHS: Final = 4

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.driver import REPOSITORY, Row
 from tests.e2e.scene import Scene
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
 MEETING = REPOSITORY / "examples" / "meeting-scheduler.yaml"
 

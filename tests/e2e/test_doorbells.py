@@ -14,7 +14,7 @@ from app.ports.bell import RedisBell
 from tests.e2e.driver import until, uuid_of
 from tests.e2e.scene import Held, Scene
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(110)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
 STEPS = ("look", "book", "mail", "clear")
 WORKFLOWS = 50

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.driver import until
 from tests.e2e.scene import Scene
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
 SETTLE = 4
 """Seconds: long enough to be refused once, short enough to wait for."""

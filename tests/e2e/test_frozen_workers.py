@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.driver import until
 from tests.e2e.scene import Held, Scene
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
 
 def test_a_thawed_worker_settles_its_calls_by_late_evidence_when_its_lease_is_over(scene: Scene) -> None:

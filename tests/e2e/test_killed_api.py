@@ -14,7 +14,7 @@ from tests.e2e.catalogue import definition
 from tests.e2e.driver import Installation, Row, until, uuid_of
 from tests.e2e.scene import Scene
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
 
 def test_client_gets_the_same_workflow_when_the_api_died_after_the_commit(scene: Scene) -> None:

@@ -14,7 +14,7 @@ import redis
 from tests.e2e.driver import until
 from tests.e2e.scene import Held, Scene
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
 CLASSES = ("look", "clear", "book", "mail")
 REPEATABLE = ("look", "clear", "book")

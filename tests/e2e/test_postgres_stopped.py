@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.driver import until
 from tests.e2e.scene import Held, Scene
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(110)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
 WORKFLOWS = 50
 

@@ -10,7 +10,7 @@ from app.embedded import process
 from tests.e2e.driver import until
 from tests.e2e.scene import Scene
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(110)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
 LOAD = 30
 

@@ -14,7 +14,7 @@ from tests.e2e.driver import Row, until, uuid_of
 from tests.e2e.receiver import Received, Receiver
 from tests.e2e.scene import Scene
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
 DEFAULT_STORY = ["workflow.accepted", "workflow.started", "workflow.succeeded"]
 
