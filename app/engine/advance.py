@@ -23,7 +23,7 @@ from app.domain.transition import Transition
 from app.domain.transitions import Decision
 from app.engine import transactions
 from app.engine.services import Services
-from app.store import effect_keys, workflows
+from app.store import effect_keys, loading, workflows
 
 MOST_READS: Final = 5_000
 """Reads in one transaction: a chain of 1,000 `set` steps needs about as many; more is a defect of ours."""
@@ -72,7 +72,7 @@ async def advance(
     make: MakeFacts | None = None,
 ) -> Advanced:
     """Decide and write. `make` turns the facts (of one workflow) into others once its rows are read; it may raise."""
-    locked, now = await workflows.lock(connection, list(facts), skip_locked=skip_locked)
+    locked, now = await loading.lock(connection, list(facts), skip_locked=skip_locked)
     absent = [workflow for workflow in facts if workflow not in locked]
     result = Advanced(skipped=absent if skip_locked else [], missing=[] if skip_locked else absent)
     if now is None:
@@ -119,7 +119,7 @@ async def _read(connection: Connection, pending: Mapping[UUID, tuple[Decision, P
             if isinstance(fact, ItemsWanted | ToolsAsked | DrainBegan):
                 decision.snapshot.answered.append(fact)
         wanted[workflow_id] = (decision.snapshot, reads)
-    await workflows.load(connection, wanted)
+    await loading.load(connection, wanted)
 
 
 async def _keys(connection: Connection, decision: Decision) -> list[Fact]:

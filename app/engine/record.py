@@ -27,7 +27,7 @@ from app.engine import transactions
 from app.engine.advance import Advanced, advance, ring
 from app.engine.gather import Gatherer
 from app.engine.services import Services
-from app.store import dues, payloads, workflows
+from app.store import dues, loading, payloads, workflows
 from app.store.claims import Claimed
 
 log = structlog.get_logger(__name__)
@@ -118,7 +118,7 @@ async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[F
 
     async def work(connection: transactions.Connection) -> None:
         await connection.execute("SET LOCAL statement_timeout = 0")
-        locked, now = await workflows.lock(connection, [workflow_id])
+        locked, now = await loading.lock(connection, [workflow_id])
         if now is None:
             return
         workflow = locked[workflow_id]
@@ -126,7 +126,7 @@ async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[F
         snapshot, reads = Snapshot(workflow=workflow), Reads()
         for fact in settled:
             read_for(fact, plan=plan, reads=reads)
-        await workflows.load(connection, {workflow_id: (snapshot, reads)})
+        await loading.load(connection, {workflow_id: (snapshot, reads)})
         draft = Draft(snapshot, plan=plan, now=now, rules=services.rules)
         for fact in settled:
             settling.keep(draft, fact)

@@ -1,0 +1,261 @@
+"""The aggregate read for a decision: locked, then loaded as far as the facts reach.
+
+    lock(…)    the workflows' rows, FOR NO KEY UPDATE in the order of their ids, and the database's clock
+    load(…)    what `Reads` ask for, into snapshots; rows that are there already stay as the decision left them
+
+Set-based over many workflows, on a driver connection inside the engine's transaction. Never writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+
+from app.domain.aggregate import Approval, Attempt, Call, Sender, Snapshot, StepRow, Workflow
+from app.domain.facts import Reads
+from app.store import columns
+
+Connection = psycopg.AsyncConnection[dict[str, Any]]
+
+# --- lock ----------------------------------------------------------------------------------------------------------
+
+_LOCK: Final = f"""
+SELECT {columns.listed("w", columns.WORKFLOW)}, clock_timestamp() AS now
+FROM workflows w WHERE w.id = ANY(%(ids)s) ORDER BY w.id FOR NO KEY UPDATE"""
+
+
+async def lock(
+    connection: Connection, ids: Sequence[UUID], *, skip_locked: bool = False
+) -> tuple[dict[UUID, Workflow], datetime | None]:
+    """Lock the workflows, sorted by id. With `skip_locked` those that somebody else holds are left out."""
+    sql = _LOCK + (" SKIP LOCKED" if skip_locked else "")
+    cursor = await connection.execute(sql, {"ids": sorted(ids)})
+    found, now = {}, None
+    for row in await cursor.fetchall():
+        now = row.pop("now")
+        found[row["id"]] = Workflow(**row)
+    return found, now
+
+
+# --- load ----------------------------------------------------------------------------------------------------------
+
+_STEP_COLUMNS: Final = ", ".join(
+    f'CASE WHEN r.list THEN s."{n}" END AS "{n}"' if n == "input" else f's."{n}"' for n in columns.STEP
+)
+"""A step's input may be large and no decision needs it, but the list of items of a for_each, once a window."""
+
+_LOAD_STEPS: Final = f"""
+SELECT {_STEP_COLUMNS}
+FROM unnest(%(workflows)s::uuid[], %(paths)s::text[], %(lists)s::bool[]) AS r(workflow_id, path, list)
+JOIN steps s ON s.workflow_id = r.workflow_id AND s.path = r.path"""
+
+_LOAD_NEXT_ITEMS: Final = f"""
+SELECT {_STEP_COLUMNS}
+FROM (SELECT r.workflow_id, r.path, r.n, false AS list
+      FROM unnest(%(workflows)s::uuid[], %(paths)s::text[], %(counts)s::int[]) AS r(workflow_id, path, n)) r
+JOIN steps p ON p.workflow_id = r.workflow_id AND p.path = r.path
+CROSS JOIN LATERAL generate_series(coalesce(p.items_started, 0), coalesce(p.items_started, 0) + r.n - 1) AS g(i)
+JOIN steps s ON s.workflow_id = p.workflow_id AND s.path = p.path || '.' || g.i"""
+
+_LOAD_ITEMS_OF: Final = f"""
+SELECT {_STEP_COLUMNS}
+FROM (SELECT r.workflow_id, r.path, false AS list
+      FROM unnest(%(workflows)s::uuid[], %(paths)s::text[]) AS r(workflow_id, path)) r
+JOIN steps p ON p.workflow_id = r.workflow_id AND p.path = r.path
+CROSS JOIN LATERAL generate_series(0, coalesce(p.items_inserted, 0) - 1) AS g(i)
+JOIN steps s ON s.workflow_id = p.workflow_id AND s.path = p.path || '.' || g.i"""
+
+_LOAD_OPEN_STEPS: Final = f"""
+SELECT {_STEP_COLUMNS.replace("r.list", "false")}
+FROM steps s WHERE s.workflow_id = ANY(%(workflows)s) AND s.state IN ('running', 'waiting')"""
+
+_HISTORY: Final = """
+LEFT JOIN LATERAL (
+  SELECT json_agg(row_to_json(a) ORDER BY a.n) AS history FROM (
+    SELECT a.*, w.lease_until, w.reaped_at, w.lost_at AS worker_lost_at
+    FROM attempts a LEFT JOIN workers w ON w.id = a.worker
+    WHERE a.workflow_id = c.workflow_id AND a.call_id = c.id) a
+) h ON true"""
+
+_CALL_COLUMNS: Final = f"{columns.listed('c', columns.CALL)}, h.history"
+
+_LOAD_CALLS: Final = f"""
+SELECT {_CALL_COLUMNS}
+FROM unnest(%(workflows)s::uuid[], %(calls)s::uuid[]) AS r(workflow_id, id)
+JOIN calls c ON c.workflow_id = r.workflow_id AND c.id = r.id {_HISTORY}
+FOR NO KEY UPDATE OF c"""
+
+_LOAD_TURNS: Final = f"""
+SELECT {_CALL_COLUMNS}
+FROM unnest(%(workflows)s::uuid[], %(paths)s::text[]) AS r(workflow_id, path)
+JOIN steps s ON s.workflow_id = r.workflow_id AND s.path = r.path
+JOIN calls c ON c.workflow_id = s.workflow_id AND c.step = s.path AND c.turn = s.turn {_HISTORY}
+FOR NO KEY UPDATE OF c"""
+
+_LOAD_OPEN_CALLS: Final = f"""
+SELECT {_CALL_COLUMNS}
+FROM calls c {_HISTORY}
+WHERE c.workflow_id = ANY(%(workflows)s) AND c.ended_at IS NULL
+  AND (%(steps)s::text[] IS NULL OR split_part(c.step, '.', 1) = ANY(%(steps)s) OR c.step = ANY(%(steps)s))
+FOR NO KEY UPDATE OF c"""
+
+_LOAD_REPEATS: Final = f"""
+SELECT {_CALL_COLUMNS}
+FROM unnest(%(workflows)s::uuid[], %(tools)s::text[], %(hashes)s::text[]) AS r(workflow_id, tool, hash)
+JOIN calls c ON c.workflow_id = r.workflow_id AND c.tool = r.tool AND c.args_sha256 = r.hash
+  AND c.effect IN ('keyed', 'checkable', 'at_most_once') {_HISTORY}
+FOR NO KEY UPDATE OF c"""
+
+_LOAD_APPROVALS: Final = f"""
+SELECT {columns.listed("a", columns.APPROVAL)}
+FROM approvals a WHERE a.workflow_id = ANY(%(workflows)s)
+  AND (a.id = ANY(%(ids)s) OR (a.workflow_id = ANY(%(open_in)s) AND a.status = 'open'))"""
+
+
+async def load(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+    """Read for many workflows at once. What a snapshot already holds is kept: the decision may have changed it."""
+    steps = await _ask_steps(connection, wanted)
+    await _load_items(connection, wanted)
+    await _load_calls(connection, wanted)
+    await _load_open(connection, wanted)
+    if steps is not None:  # last, so that in a pipeline they come with the calls, in one round trip
+        _keep_steps(await steps.fetchall(), wanted)
+
+
+def _pairs(wanted: Mapping[UUID, tuple[Snapshot, Reads]], name: str) -> list[tuple[UUID, Any]]:
+    return [(workflow, one) for workflow, (_, reads) in wanted.items() for one in sorted(getattr(reads, name), key=str)]
+
+
+async def _ask_steps(
+    connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]
+) -> psycopg.AsyncCursor[dict[str, Any]] | None:
+    pairs = []
+    for workflow, (snapshot, reads) in wanted.items():
+        missing = (reads.steps - snapshot.steps.keys()) | reads.lists
+        pairs += [(workflow, path, path in reads.lists) for path in sorted(missing)]
+    if not pairs:
+        return None
+    return await connection.execute(
+        _LOAD_STEPS,
+        {"workflows": [p[0] for p in pairs], "paths": [p[1] for p in pairs], "lists": [p[2] for p in pairs]},
+    )
+
+
+def _keep_steps(rows: Iterable[dict[str, Any]], wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+    for row in rows:
+        snapshot = wanted[row["workflow_id"]][0]
+        there = snapshot.steps.get(row["path"])
+        if there is None:
+            snapshot.steps[row["path"]] = StepRow(**row)
+        elif row["input"] is not None and there.input is None:
+            there.input = row["input"]
+
+
+async def _load_items(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+    counts = [(w, path, n) for w, (_, reads) in wanted.items() for path, n in sorted(reads.next_items.items())]
+    if counts:
+        cursor = await connection.execute(
+            _LOAD_NEXT_ITEMS,
+            {"workflows": [c[0] for c in counts], "paths": [c[1] for c in counts], "counts": [c[2] for c in counts]},
+        )
+        _keep_steps(await cursor.fetchall(), wanted)
+    parents = _pairs(wanted, "items_of")
+    if parents:
+        cursor = await connection.execute(
+            _LOAD_ITEMS_OF, {"workflows": [p[0] for p in parents], "paths": [p[1] for p in parents]}
+        )
+        _keep_steps(await cursor.fetchall(), wanted)
+        for workflow, path in parents:
+            wanted[workflow][0].children.add(path)
+
+
+async def _load_calls(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+    calls = [(w, c) for w, c in _pairs(wanted, "calls") if c not in wanted[w][0].calls]
+    if calls:
+        cursor = await connection.execute(
+            _LOAD_CALLS, {"workflows": [c[0] for c in calls], "calls": [c[1] for c in calls]}
+        )
+        _keep_calls(await cursor.fetchall(), wanted)
+    turns = _pairs(wanted, "turns")
+    if turns:
+        cursor = await connection.execute(
+            _LOAD_TURNS, {"workflows": [t[0] for t in turns], "paths": [t[1] for t in turns]}
+        )
+        _keep_calls(await cursor.fetchall(), wanted)
+    repeats = _pairs(wanted, "repeats")
+    if repeats:
+        cursor = await connection.execute(
+            _LOAD_REPEATS,
+            {
+                "workflows": [r[0] for r in repeats],
+                "tools": [r[1][0] for r in repeats],
+                "hashes": [r[1][1] for r in repeats],
+            },
+        )
+        _keep_calls(await cursor.fetchall(), wanted)
+
+
+async def _load_open(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+    """What a drain, a step's timeout or an answered approval needs."""
+    whole = [w for w, (_, reads) in wanted.items() if reads.everything_open]
+    if whole:
+        cursor = await connection.execute(_LOAD_OPEN_CALLS, {"workflows": whole, "steps": None})
+        _keep_calls(await cursor.fetchall(), wanted)
+        cursor = await connection.execute(_LOAD_OPEN_STEPS, {"workflows": whole})
+        _keep_steps(await cursor.fetchall(), wanted)
+    for workflow, (_, reads) in wanted.items():
+        if reads.open_calls_of:
+            paths = sorted(reads.open_calls_of)
+            cursor = await connection.execute(_LOAD_OPEN_CALLS, {"workflows": [workflow], "steps": paths})
+            _keep_calls(await cursor.fetchall(), wanted)
+            cursor = await connection.execute(_LOAD_OPEN_STEPS, {"workflows": [workflow]})
+            _keep_steps(await cursor.fetchall(), wanted)
+    approvals = [one for _, one in _pairs(wanted, "approvals")]
+    open_in = [w for w, (_, reads) in wanted.items() if reads.everything_open or reads.open_calls_of]
+    if approvals or open_in:
+        cursor = await connection.execute(
+            _LOAD_APPROVALS, {"workflows": list(wanted), "ids": approvals, "open_in": open_in}
+        )
+        for row in await cursor.fetchall():
+            wanted[row["workflow_id"]][0].approvals.setdefault(row["id"], Approval(**row))
+    for workflow in whole:
+        wanted[workflow][0].complete = True
+
+
+def _keep_calls(rows: Iterable[dict[str, Any]], wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+    for row in rows:
+        snapshot = wanted[row["workflow_id"]][0]
+        if row["id"] in snapshot.calls:
+            continue
+        history = row.pop("history") or []
+        call = Call(**row)
+        for found in history:
+            ends = [found.pop(name) for name in ("lease_until", "reaped_at", "worker_lost_at")]
+            lease_until, reaped_at, lost_at = [None if end is None else _instant(end) for end in ends]
+            attempt = _attempt(found)
+            if lease_until is not None:
+                snapshot.workers[attempt.worker] = Sender(lease_until=lease_until, reaped_at=reaped_at, lost_at=lost_at)
+            call.history.append(attempt)
+        snapshot.calls[call.id] = call
+
+
+_ATTEMPT_INSTANTS: Final = ("intended_at", "sent_at", "received_at", "send_deadline", "lost_at", "settled_at")
+_ATTEMPT_IDS: Final = ("workflow_id", "call_id", "id", "tenant_id", "worker")
+
+
+def _attempt(row: dict[str, Any]) -> Attempt:
+    """An attempt out of `row_to_json`: ids and instants are text there."""
+    for name in _ATTEMPT_INSTANTS:
+        if row[name] is not None:
+            row[name] = _instant(row[name])
+    for name in _ATTEMPT_IDS:
+        row[name] = UUID(row[name])
+    return Attempt(**row)
+
+
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
