@@ -16,6 +16,7 @@ from app.engine.deliver import deliver
 from app.engine.perform import perform
 from app.engine.sweep import sweep
 from app.settings import Settings
+from worker.feeding import LocalFeed
 from worker.process import Work, run_worker
 
 
@@ -32,9 +33,12 @@ def _build(settings: Settings, name: str) -> Work:
     services = build_services(settings, worker_name=name)
     if services.lease is None:
         raise RuntimeError("build_services gave a worker no lease")
+    feed = LocalFeed(lease=services.lease, concurrency=settings.concurrency)
+    services.feed = feed.offer
     return Work(
         bell=services.bell,
         lease=services.lease,
+        feed=feed,
         warm=services.warm,
         close=services.close,
         perform=partial(perform, services),

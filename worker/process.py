@@ -19,6 +19,7 @@ from app.engine.lease import Lease
 from app.ports.world import Bell
 from app.settings import Settings
 from worker.celery_app import WorkerApp, build_app
+from worker.feeding import LocalFeed
 from worker.loop import EventLoop
 from worker.program import Program
 from worker.sweeper import Sweep, Sweeper, sweeper_step
@@ -36,6 +37,7 @@ class Work:
     perform: Verb
     deliver: Verb
     sweep: Sweep
+    feed: LocalFeed
     warm: Callable[[], Awaitable[None]]
     """Called once, beside the work: loads what the first call would otherwise wait for."""
     close: Callable[[], Awaitable[None]]
@@ -108,7 +110,7 @@ def _app(settings: Settings, work: Work, event_loop: EventLoop) -> WorkerApp:
         concurrency=settings.concurrency,
         delivery_concurrency=settings.delivery_concurrency,
     )
-    app.steps["worker"].add(sweeper_step(sweeper))
+    app.steps["worker"].add(sweeper_step(sweeper, feed=work.feed))
     return app
 
 

@@ -20,6 +20,7 @@ from celery import bootsteps
 
 from app.domain.states import Lane
 from app.ports.bell import TASK_NAMES
+from worker.feeding import LocalFeed
 from worker.pool import TaskPool
 
 log = structlog.get_logger(__name__)
@@ -90,7 +91,7 @@ class Sweeper:
         return max(0, self._slots[lane] - pool.running(TASK_NAMES[lane]))
 
 
-def sweeper_step(sweeper: Sweeper) -> type[bootsteps.StartStopStep]:
+def sweeper_step(sweeper: Sweeper, *, feed: LocalFeed) -> type[bootsteps.StartStopStep]:
     """The bootstep that runs this sweeper: started before the consumer, stopped before the pool drains."""
 
     class SweeperStep(bootsteps.StartStopStep):
@@ -98,6 +99,7 @@ def sweeper_step(sweeper: Sweeper) -> type[bootsteps.StartStopStep]:
         requires = ("celery.worker.components:Pool",)
 
         def start(self, w: Any) -> None:
+            feed.attach(w.pool)
             w.app.event_loop.run(sweeper.start(w.pool))
 
         def stop(self, w: Any) -> None:

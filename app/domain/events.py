@@ -26,6 +26,7 @@ CATALOGUE: Mapping[str, EventType] = {
         description="No call is due or in flight; a person, a timer or a doubt is waited for.",
         fields={"for": "approval, doubt, held or timer"},
     ),
+    "workflow.resumed": EventType(description="What was waited for came; calls are due again."),
     "workflow.needs_attention": EventType(
         description="Something needs a person.",
         fields={"attention": "what: approval_pending, outcome_unknown, poisoned, contradicted", "tool": "the tool"},

@@ -250,7 +250,6 @@ def read_for(fact: Fact, *, plan: Plan, reads: Reads) -> None:
         case StepReady() | ItemsWanted():
             reads.steps.add(fact.step)
             reads.steps |= plan.steps[fact.step].needs
-            reads.steps |= set(plan.steps[fact.step].dependents)
             if isinstance(fact, ItemsWanted):
                 reads.next_items[fact.step] = plan.steps[fact.step].max_parallel
                 if fact.window:

@@ -84,6 +84,8 @@ class Decision:
             to = WorkflowStatus.WAITING if waits else WorkflowStatus.RUNNING
             if to is WorkflowStatus.WAITING and self.before is not WorkflowStatus.WAITING:
                 draft.event("workflow.waiting", moved=(status, to), data={"for": _waits_for(draft)})
+            elif status is WorkflowStatus.WAITING and to is WorkflowStatus.RUNNING:
+                draft.event("workflow.resumed", moved=(status, to))
             draft.move_workflow(to)
         workflow.revision += 1
         workflow.updated_at = draft.now

@@ -38,25 +38,29 @@ class Advanced:
     """Workflows that somebody else held."""
     missing: list[UUID] = field(default_factory=list)
 
-    def bells(self) -> dict[Lane, list[UUID]]:
-        """Doorbells to ring after the commit: what is due now."""
-        found: dict[Lane, list[UUID]] = {Lane.CALLS: [], Lane.DELIVERIES: []}
-        for transition in self.transitions:
-            now = transition.workflow.updated_at
-            for (kind, ref), due in transition.dues.items():
-                if due is None or due.due_at > now or (transition.end_dues and kind != DueKind.DELIVERY):
-                    continue
-                if kind is DueKind.CALL:
-                    found[Lane.CALLS].append(ref)
-                elif kind is DueKind.DELIVERY:
-                    found[Lane.DELIVERIES].append(ref)
-        return found
-
 
 def ring(services: Services, advanced: Advanced) -> None:
-    for lane, ids in advanced.bells().items():
-        if ids:
-            services.bell.ring(lane, ids)
+    """After the commit: tell somebody what is due now. One call of each workflow may go to this process's own pool;
+    what a workflow has beside it goes through the bell, so that branches spread over the workers."""
+    calls: list[UUID] = []
+    deliveries: list[UUID] = []
+    for transition in advanced.transitions:
+        due = due_now(transition, DueKind.CALL)
+        if due and services.feed is not None and services.feed(due[0]):
+            due = due[1:]
+        calls += due
+        deliveries += due_now(transition, DueKind.DELIVERY)
+    if calls:
+        services.bell.ring(Lane.CALLS, calls)
+    if deliveries:
+        services.bell.ring(Lane.DELIVERIES, deliveries)
+
+
+def due_now(transition: Transition, kind: DueKind) -> list[UUID]:
+    if transition.end_dues and kind is not DueKind.DELIVERY:
+        return []
+    now = transition.workflow.updated_at
+    return [ref for (its, ref), due in transition.dues.items() if its is kind and due is not None and due.due_at <= now]
 
 
 MakeFacts = Callable[[Snapshot], Sequence[Fact]]

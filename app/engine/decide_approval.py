@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from app.domain import ids
@@ -10,6 +11,7 @@ from app.domain.aggregate import Approval, Snapshot
 from app.domain.facts import ApprovalDecided, ApprovalExpired, Fact
 from app.domain.outcomes import JSON
 from app.domain.states import ApprovalStatus
+from app.engine import transactions
 from app.engine.advance import advance_one, instant
 from app.engine.services import Services
 from app.errors import AlreadyDecided, ApprovalClosed, InvalidValue, NotFound, RevisionChanged
@@ -28,9 +30,12 @@ async def decide(
     by: str,
 ) -> None:
     """Raises NotFound, AlreadyDecided 409, ApprovalClosed 410, RevisionChanged 409, InvalidValue."""
-    async with services.database.hot("operate", size=services.settings.pool_size) as connection:
-        place = await calls.place_of_approval(connection, tenant_id=tenant_id, approval_id=approval_id)
-        now = await submissions.clock(connection)
+
+    async def find(connection: transactions.Connection) -> tuple[calls.Place | None, datetime]:
+        found = await calls.place_of_approval(connection, tenant_id=tenant_id, approval_id=approval_id)
+        return found, await submissions.clock(connection)
+
+    place, now = await transactions.run(services.database, "operate", find, size=services.settings.pool_size)
     if place is None:
         raise NotFound(f"There is no approval {ids.encode('apr', approval_id)}.")
     fact = ApprovalDecided(

@@ -16,6 +16,7 @@ from app.domain.aggregate import Snapshot
 from app.domain.facts import DoubtResolved, Fact
 from app.domain.outcomes import JSON
 from app.domain.states import CallState
+from app.engine import transactions
 from app.engine.advance import advance_one, instant
 from app.engine.services import Services
 from app.errors import AlreadyResolved, NotFound, NotInDoubt, QuarantineActive
@@ -28,9 +29,12 @@ async def resolve(
     services: Services, tenant_id: UUID, call_id: UUID, *, outcome: str, result: JSON, note: str, by: str
 ) -> None:
     """Raises NotFound, NotInDoubt, AlreadyResolved, QuarantineActive (with `not_before` and Retry-After)."""
-    async with services.database.hot("operate", size=services.settings.pool_size) as connection:
-        place = await calls.place(connection, tenant_id=tenant_id, call_id=call_id)
-        now = await submissions.clock(connection)
+
+    async def find(connection: transactions.Connection) -> tuple[calls.Place | None, datetime]:
+        found = await calls.place(connection, tenant_id=tenant_id, call_id=call_id)
+        return found, await submissions.clock(connection)
+
+    place, now = await transactions.run(services.database, "operate", find, size=services.settings.pool_size)
     if place is None:
         raise NotFound(f"There is no effect {ids.encode('call', call_id)}.")
     fact = DoubtResolved(call_id=call_id, step=place.step, verdict=outcome, result=result, note=note, by=by)

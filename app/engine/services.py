@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from app.domain.rules import Rules
 from app.engine.lease import Lease
@@ -12,6 +14,8 @@ from app.ports.outbound import OutboundPolicy
 from app.ports.world import Bell, ModelPort, ToolPort, WebhookPort
 from app.settings import Settings
 from app.store.database import Database
+
+Feed = Callable[[UUID], bool]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,5 +32,7 @@ class Services:
     marker: Marker | None = None
     lease: Lease | None = None
     """Only in a worker process: who we are while we claim."""
+    feed: Feed | None = None
+    """Only in a worker process: offers a call to its own pool; False if that has no room, then the bell rings."""
     gatherers: dict[str, object] = field(default_factory=dict)
     """Claims and outcomes of this process, gathered (`perform`, `record`)."""

@@ -87,7 +87,8 @@ async def lapse_workers(connection: Connection, *, lease: float) -> list[UUID]:
 _ATTEMPTS: Final = """
 WITH lost AS (
   SELECT d.kind, d.ref FROM dues d JOIN workers w ON w.id = d.worker
-  WHERE d.worker IS NOT NULL AND d.kind = 'attempt' AND w.lost_at IS NOT NULL AND d.rung = 0
+  WHERE d.worker IS NOT NULL AND d.kind = 'attempt' AND w.lost_at IS NOT NULL
+    AND (d.rung = 0 OR w.reaped_at IS NOT NULL)
   LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
 ), late AS (
   SELECT kind, ref FROM dues WHERE kind = 'attempt' AND ring_at <= clock_timestamp()

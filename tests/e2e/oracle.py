@@ -159,8 +159,7 @@ def _illegal_moves(moves: Iterable[Row]) -> Iterator[str]:
         where = f"{event['workflow_id']} {event['seq']} {event['type']}: {machine} {before} → {after}"
         if before is not None and not _listed(machine, before, after):
             yield f"S7: {where} is not listed"
-        # A claim and a call's end leave no event of their own, nor does the end of a workflow's waiting.
-        silent = machine == "call" or (last.get(entity), before) == ("waiting", "running")
+        silent = machine == "call"  # a claim and a call's end leave no event of their own
         if entity in last and before != last[entity] and not silent:
             yield f"S7: {where}, but it was {last[entity]} before"
         last[entity] = after

@@ -237,3 +237,38 @@ async def test_events_are_numbered_without_gaps_and_carry_legal_moves(small_worl
             entity = event["call_id"] or event["step"]
             assert ends.get(entity, event["from_state"]) == event["from_state"]
             ends[entity] = event["to_state"]
+
+
+async def test_next_call_goes_to_the_worker_that_made_it_due_and_the_bell_stays_silent(small_world: World) -> None:
+    small_world.tools.script["do"] = [lambda r: {"n": r.arguments["n"]}] * 2
+    worker = await small_world.worker()
+    taken: list[Any] = []
+    worker.services.feed = lambda call: taken.append(call) is None
+    await small_world.submit(chain(2))
+    small_world.bell.rung.clear()
+
+    await worker.run((await small_world.due_calls())[0])
+
+    assert taken == await small_world.due_calls()
+    assert small_world.bell.rung == []
+
+
+async def test_branches_beside_the_next_call_are_rung_and_so_is_what_the_pool_refuses(small_world: World) -> None:
+    definition = {
+        "name": "fan-out",
+        "tools": {"do": tool("idempotent")},
+        "steps": {
+            "first": {"tool": "do", "with": {}},
+            "a": {"needs": ["first"], "tool": "do", "with": {}},
+            "b": {"needs": ["first"], "tool": "do", "with": {}},
+        },
+    }
+    worker = await small_world.worker()
+    answers = iter([True, False])
+    worker.services.feed = lambda _: next(answers)
+
+    for key, rung in (("taken", 1), ("refused", 2)):
+        await small_world.submit(definition, key=key)
+        small_world.bell.rung.clear()
+        await worker.run((await small_world.due_calls())[-1])
+        assert len(small_world.bell.rung) == rung

@@ -22,6 +22,7 @@ from app.domain.states import Lane
 from app.engine.lease import Lease
 from app.ports.bell import RedisBell
 from app.settings import Settings
+from worker.feeding import LocalFeed
 from worker.process import Work, run_worker
 
 AT_ONCE, CANCELLABLE, EFFECT, BROKEN = range(4)
@@ -135,6 +136,7 @@ def _build(settings: Settings) -> Work:
     return Work(
         bell=play.services.bell,
         lease=lease,
+        feed=LocalFeed(lease=lease, concurrency=10),
         warm=play.services.warm,
         close=play.services.close,
         perform=play.perform,

@@ -1,0 +1,58 @@
+"""The local feed: takes a call while there is room and the process stays, refuses otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+from uuid import UUID
+
+from worker.feeding import LocalFeed
+
+CALL = UUID(int=7)
+
+
+class Pool:
+    """As much of a pool as the feed sees."""
+
+    def __init__(self, running: int = 0) -> None:
+        self.fed: list[tuple[str, object]] = []
+        self._running = running
+
+    def running(self, name: str) -> int:
+        return self._running
+
+    def feed(self, name: str, *args: object) -> None:
+        self.fed.append((name, *args))  # type: ignore[arg-type]
+
+
+class Stays:
+    def __init__(self) -> None:
+        self.draining = asyncio.Event()
+
+
+def feed_of(pool: Pool | None, *, draining: bool = False) -> LocalFeed:
+    lease = Stays()
+    if draining:
+        lease.draining.set()
+    feed = LocalFeed(lease=cast(Any, lease), concurrency=2)
+    if pool is not None:
+        feed.attach(cast(Any, pool))
+    return feed
+
+
+def test_feed_gives_the_call_to_the_pool_while_there_is_room() -> None:
+    pool = Pool(running=1)
+
+    assert feed_of(pool).offer(CALL)
+
+    assert pool.fed == [("surefoot.call", str(CALL))]
+
+
+def test_feed_refuses_when_the_pool_is_full_or_not_there_or_the_process_drains() -> None:
+    full, leaving = Pool(running=2), Pool()
+
+    assert not feed_of(full).offer(CALL)
+    assert not feed_of(None).offer(CALL)
+    assert not feed_of(leaving, draining=True).offer(CALL)
+
+    assert full.fed == leaving.fed == []
