@@ -84,6 +84,9 @@ async def up(
     """Run until a signal asks to stop. Raises `CannotStart`, after everything that was started has been stopped."""
     with ExitStack() as stack:
         stopping = asyncio.Event()
+        running: list[_Up] = []
+        # Before anything is taken: a Ctrl-C that comes now must find somebody who lets go of it again.
+        worker_group.on_signals(stopping, hurry=lambda: _hurry(running))
         data = stack.enter_context(homes.temporary_home()) if options.ephemeral else _data_directory(options.data)
         lock = HomeLock(data / "lock")  # before the port: who starts twice by mistake is told about the first
         stack.callback(lock.release)
@@ -91,13 +94,18 @@ async def up(
         listener = stack.enter_context(listening.listen(options.settings.host, port))
         lock.tell(url=listening.url_of(listener))
         run = _Up(options=options, verbs=verbs, commands=commands or Commands(), data=data, listener=listener, say=say)
-        worker_group.on_signals(stopping, hurry=run.supervisor.hurry)
+        running.append(run)
         try:
             if await worker_group.unless(stopping, run.start()):
                 welcome(run.write_ready())
                 await run.supervisor.run(stopping)
         finally:
             await run.stop()
+
+
+def _hurry(running: Sequence[_Up]) -> None:
+    for run in running:
+        run.supervisor.hurry()
 
 
 class _Up:
