@@ -77,9 +77,9 @@ async def submit(services: Services, submission: Submission) -> Submitted:
     workflow_id = uuid7()
 
     async def work(connection: transactions.Connection) -> tuple[Submitted, Advanced | None]:
-        earlier = await _claim_key(services, connection, submission, workflow_id)
-        if earlier is not None:
-            return Submitted(workflow_id=earlier, replayed=True), None
+        owner = await _claim_key(services, connection, submission, workflow_id)
+        if owner is not None:  # ours: an earlier try whose COMMIT got through, but not its reply
+            return Submitted(workflow_id=owner, replayed=owner != workflow_id), None
         await plans.put_definition(connection, submission.tenant_id, checked.digest, document)
         await plans.put_plan(connection, submission.tenant_id, plan.digest, checked.plan_body)
         now = await submissions.clock(connection)
@@ -99,7 +99,7 @@ async def submit(services: Services, submission: Submission) -> Submitted:
 async def _claim_key(
     services: Services, connection: transactions.Connection, submission: Submission, workflow_id: UUID
 ) -> UUID | None:
-    """The key is ours (None), or the workflow that has it."""
+    """None: the key is ours now. Else the workflow that has it, perhaps our own of an earlier try."""
     try:
         owner = await submissions.claim_key(
             connection,
@@ -114,7 +114,7 @@ async def _claim_key(
         )
     except pg.LockNotAvailable as error:
         raise RequestInProgress(retry_after=1) from error
-    if owner is None or owner.workflow_id == workflow_id:
+    if owner is None:
         return None
     if owner.fingerprint != submission.fingerprint:
         raise IdempotencyKeyReused(

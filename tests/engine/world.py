@@ -199,9 +199,10 @@ class World:
             lease=lease,
         )
 
-    async def worker(self, name: str = "worker.1") -> Worker:
+    async def worker(self, name: str = "worker.1", *, lease_url: str | None = None) -> Worker:
+        """`lease_url`: where its heartbeats go, if not over the world's own wire (they block the loop)."""
         lease = StillLease(
-            self.url,
+            lease_url or self.url,
             name=name,
             slots=10,
             lease=self.settings.lease,
