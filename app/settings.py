@@ -52,9 +52,6 @@ class Settings(BaseSettings):
     definition_limit: int = Field(default=1024 * 1024, description="Largest definition, bytes.")
     steps_limit: int = Field(default=1000, description="Most steps in one definition.")
     items_limit: int = Field(default=100_000, description="Most items of one for_each.")
-    key_kept: float = Field(
-        default=30 * 86400.0, description="How long an idempotency key outlives its workflow's end, seconds."
-    )
     twin_wait: float = Field(
         default=2.0, description="How long a request waits for a twin in flight with the same key before 409, seconds."
     )
