@@ -266,6 +266,7 @@ def upgrade() -> None:
             name=op.f("ck_workflows_counters_not_negative"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workflows")),
+        postgresql_with={"fillfactor": 75},
     )
     op.create_index(op.f("ix_workflows_tenant_id_id"), "workflows", ["tenant_id", "id"], unique=False)
     op.create_table(
@@ -422,6 +423,7 @@ def upgrade() -> None:
         sa.CheckConstraint("unmet_needs >= 0", name=op.f("ck_steps_unmet_needs_not_negative")),
         sa.ForeignKeyConstraint(["workflow_id"], ["workflows.id"], name=op.f("fk_steps_workflows"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("workflow_id", "path", name=op.f("pk_steps")),
+        postgresql_with={"fillfactor": 75},
     )
     op.create_table(
         "approvals",
@@ -542,6 +544,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("workflow_id", "id", name=op.f("pk_calls")),
         sa.UniqueConstraint("workflow_id", "step", "n", name=op.f("uq_calls_workflow_id_step_n")),
+        postgresql_with={"fillfactor": 75},
     )
     op.create_index(op.f("ix_calls_id"), "calls", ["id"], unique=False)
     op.create_index(
@@ -608,6 +611,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("workflow_id", "call_id", "id", name=op.f("pk_attempts")),
         sa.UniqueConstraint("workflow_id", "call_id", "n", name=op.f("uq_attempts_workflow_id_call_id_n")),
+        postgresql_with={"fillfactor": 75},
     )
 
 
