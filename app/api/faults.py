@@ -37,10 +37,11 @@ def _fault(error: Mapping[str, Any], *, known: Sequence[str]) -> Fault:
     if kind == "missing":
         return Fault(code="missing_field", pointer=place, detail=f"{name} is missing.", fix=f"Send {name}.")
     message = error["msg"].removeprefix("Value error, ").rstrip(".")
+    shown = _shown(error.get("input"))
     return Fault(
         code="invalid_value",
         pointer=place,
-        detail=f"{name}: {message}, not {_shown(error.get('input'))}.",
+        detail=f"{name}: {message}." if shown in message else f"{name}: {message}, not {shown}.",
         fix=f"Correct {name}.",
     )
 
@@ -54,6 +55,8 @@ def _place(loc: Sequence[str | int]) -> tuple[str, str]:
     if parts and parts[0] in ("path", "header", "cookie"):
         name = ".".join(str(part) for part in parts[1:])
         return name, name
+    if parts and isinstance(parts[-1], int):  # an item is called after its list: events.0
+        return pointer(parts), ".".join(str(part) for part in parts[-2:])
     return pointer(parts), str(parts[-1]) if parts else "the body"
 
 

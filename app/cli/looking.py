@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 
-from app.cli import following, printing
+from app.cli import following, labels, printing
 from app.cli.session import client_of
 from app.domain.outcomes import JSON
 from app.domain.plain import plain
@@ -37,12 +37,16 @@ def list_(
     """The newest workflows, one line each."""
     query: dict[str, JSON] = {"status": status, "definition": definition, "limit": limit}
     for one in label or []:
-        name, _, value = one.partition("=")
+        name, value = labels.label(one)
         query[f"label.{name}"] = value
     with client_of(ctx) as client:
         page = client.get("/v1/workflows", query=query)
     if as_json:
         printing.as_json(page)
+        return
+    if not page["data"]:
+        asked = status or definition or label
+        printing.note("No workflow fits." if asked else "There is no workflow yet; surefoot submit FILE makes one.")
         return
     printing.table(
         [
@@ -103,6 +107,9 @@ def effects(ctx: typer.Context, workflow: WorkflowId, as_json: AsJson = False) -
     if as_json:
         printing.as_json(page)
         return
+    if not page["data"]:
+        printing.note(f"It changed nothing in the world so far.\n  surefoot trace {workflow}")
+        return
     printing.table(
         [
             (
@@ -116,6 +123,10 @@ def effects(ctx: typer.Context, workflow: WorkflowId, as_json: AsJson = False) -
     for one in page["data"]:
         if one["state"] == "in_doubt":
             printing.out(f"surefoot resolve {one['id']} happened|did-not-happen|abandon --note '…'")
+        if one["resolved"]:
+            said = one["resolved"]
+            told = f"{said['by']} said {str(said['outcome']).replace('_', ' ')}: {said['note']}"
+            printing.out(plain(f"{one['id']} was in doubt; {told}"))
 
 
 def events(ctx: typer.Context, workflow: WorkflowId, as_json: AsJson = False) -> None:

@@ -23,7 +23,6 @@ from app.cli.session import Chosen
 app = typer.Typer(
     name="surefoot",
     help="Durable AI-agent workflows. Start with `surefoot demo`, or `surefoot up` and `surefoot submit FILE`.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -37,7 +36,7 @@ _AWAY_STATUS: Final = 500
 """From here on the server, not the request, is the trouble: exit code 5."""
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def choose(
     ctx: typer.Context,
     url: Annotated[
@@ -48,6 +47,9 @@ def choose(
     ] = None,
 ) -> None:
     ctx.obj = Chosen(url=url, key=key)
+    if ctx.invoked_subcommand is None:
+        printing.note(ctx.get_help())
+        raise typer.Exit(USAGE)
 
 
 app.command("submit")(submitting.submit)
@@ -78,8 +80,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=hoisted(arguments), prog_name="surefoot", standalone_mode=False)
     except TyperException as error:
-        printing.note(f"error  {error.format_message()}")
-        printing.note("fix    surefoot --help, or surefoot COMMAND --help")
+        printing.note(f"error  {error.format_message().replace('Value error, ', '')}")
+        printing.note(f"fix    {_command_path(error)} --help")
         return USAGE
     except typer.Abort:
         return USAGE
@@ -96,6 +98,12 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout = None
         return 0
     return code if isinstance(code, int) else 0
+
+
+def _command_path(error: TyperException) -> str:
+    """`surefoot submit`: the command whose help explains what was wrong."""
+    context: typer.Context | None = getattr(error, "ctx", None)
+    return "surefoot" if context is None else context.command_path
 
 
 def hoisted(arguments: Sequence[str]) -> list[str]:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from app.cli import reading_settings
 from app.embedded.refusal import CannotStart
 
 if TYPE_CHECKING:
     from app.embedded.ready import Ready
+    from app.embedded.up import Verbs
     from app.settings import Settings
 
 SAMPLE: Final = '{"definition": {"name": "hello", "steps": {"greet": {"set": {"text": "Hello"}}}}}'
@@ -27,7 +29,9 @@ SAMPLE: Final = '{"definition": {"name": "hello", "steps": {"greet": {"set": {"t
 
 
 def up(
-    port: Annotated[int | None, typer.Option(help="Port of the API; 0 takes a free one. [default: 8080]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one. [default: 8080]")
+    ] = None,
     data: Annotated[Path, typer.Option(help="Where everything is kept between runs.")] = Path(".surefoot"),
     ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Keep nothing: a temporary data directory.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. [default: 2]")] = None,
@@ -39,21 +43,28 @@ def up(
     with refusing():
         from app.embedded.up import Options
         from app.embedded.up import up as run_up
-        from app.embedded.verbs import VERBS
 
         options = Options(
-            settings=_settings(),
+            settings=reading_settings.read(),
             data=data,
             port=port,
             workers=workers,
             ready_file=ready_file,
             ephemeral=ephemeral,
         )
-        asyncio.run(run_up(options, verbs=VERBS, welcome=_welcome))
+        asyncio.run(run_up(options, verbs=_verbs, welcome=_welcome))
+
+
+def _verbs() -> Verbs:
+    from app.embedded.verbs import VERBS
+
+    return VERBS
 
 
 def api(
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [default: SUREFOOT_PORT]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. [default: SUREFOOT_PORT]")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address. [default: SUREFOOT_HOST]")] = None,
     port_file: Annotated[Path | None, typer.Option(help='File that gets {"port": N} once it listens.')] = None,
 ) -> None:
@@ -61,7 +72,7 @@ def api(
     with refusing():
         from app.cli.serve_api import run_api
 
-        settings = _with_database(_settings())
+        settings = _with_database(reading_settings.read())
         told = {name: value for name, value in {"port": port, "host": host}.items() if value is not None}
         raise typer.Exit(run_api(settings.model_copy(update=told), port_file=port_file))
 
@@ -73,7 +84,7 @@ def worker(
 ) -> None:
     """Run workers under one supervisor, which restarts them and records how they died."""
     with refusing():
-        settings = _with_database(_settings())
+        settings = _with_database(reading_settings.read())
         asyncio.run(_run_workers(settings, processes or settings.worker_processes))
 
 
@@ -87,7 +98,7 @@ def migrate() -> None:
         from app.embedded.supervisor import print_line
         from app.embedded.worker_group import await_database
 
-        url = _with_database(_settings()).database_url
+        url = _with_database(reading_settings.read()).database_url
         asyncio.run(await_database(url, say=print_line))
         print(f"The database is at revision {schema.upgrade(url)}.")
         key = asyncio.run(verbs.first_key(url))
@@ -120,18 +131,6 @@ def refusing() -> Iterator[None]:
         print(refusal.what, file=sys.stderr)
         print(refusal.fix, file=sys.stderr)
         raise typer.Exit(refusal.exit_code) from None
-
-
-def _settings() -> Settings:
-    from pydantic import ValidationError
-
-    from app.settings import Settings
-
-    try:
-        return Settings()
-    except ValidationError as error:
-        wrong = "; ".join(f"SUREFOOT_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors())
-        raise CannotStart(f"The settings do not fit: {wrong}", fix="docs/settings.md lists every setting.") from error
 
 
 def _with_database(settings: Settings) -> Settings:

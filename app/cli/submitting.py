@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import following, looking, printing
+from app.cli import following, labels, looking, printing
 from app.cli.exits import Stop
 from app.cli.session import client_of
 from app.domain.outcomes import JSON
@@ -34,7 +34,7 @@ def submit(
     as_json: Annotated[bool, typer.Option("--json", help="The workflow object instead of its id.")] = False,
 ) -> None:
     """Submit a definition as a new workflow; prints its id."""
-    body = submission(file, input_=input_, labels=label or [], webhook=webhook, deadline=deadline)
+    body = submission(file, input_=input_, label=label or [], webhook=webhook, deadline=deadline)
     idempotency_key = _key(key)
     with client_of(ctx) as client:
         answer = client.post("/v1/workflows", body, key=idempotency_key)
@@ -53,14 +53,16 @@ def submit(
             printing.note(printing.headline(workflow))
             looking.say_what_to_do(workflow)
             raise typer.Exit(following.exit_code(workflow))
+        if not as_json:
+            printing.note(f"  surefoot trace {workflow['id']} --follow")
 
 
 def submission(
-    file: str, *, input_: str | None, labels: list[str], webhook: str | None, deadline: str | None
+    file: str, *, input_: str | None, label: list[str], webhook: str | None, deadline: str | None
 ) -> dict[str, JSON]:
     """The body of the POST. Raises `Stop` for what can be seen to be wrong from here."""
     text = _read(file, what="definition")
-    body: dict[str, JSON] = {"labels": dict(_label(label) for label in labels)}
+    body: dict[str, JSON] = {"labels": dict(labels.label(one) for one in label)}
     if file.endswith(".json"):
         body["definition"] = _parsed(text, what=file)
     else:
@@ -102,10 +104,3 @@ def _parsed(text: str, *, what: str) -> JSON:
         return json.loads(text)
     except ValueError as error:
         raise Stop(f"{what} is not JSON: {error}.", fix="Quote it for the shell, or use --input @file.json") from error
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise Stop(f"--label {text}: a label is NAME=VALUE.", fix="For example --label team=sales")
-    return name, value

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from app.cli.exits import UNREACHABLE, USAGE, Stop
 
@@ -29,12 +30,24 @@ def find(*, url: str | None, key: str | None, environment: Mapping[str, str], re
     url = url or environment.get("SUREFOOT_URL") or ready.get("url")
     if not url:
         raise Stop("No server is known: neither --url nor SUREFOOT_URL nor a ready file.", fix=START, code=UNREACHABLE)
+    if not _is_server(url):
+        raise Stop(f"{url} is not the URL of a server.", fix="Write it with its scheme: http://127.0.0.1:8080")
     same = ready.get("url", "").rstrip("/") == url.rstrip("/")
     key = key or environment.get("SUREFOOT_KEY") or (ready.get("key") if same else None)
     if not key:
         fix = "Give --key before the command, or set SUREFOOT_KEY; `surefoot up` prints the key."
         raise Stop(f"No API key is known for {url}.", fix=fix, code=USAGE)
+    if not (key.isascii() and key.isprintable()):
+        raise Stop("The API key holds characters that no key has.", fix="Copy it again: sf_…, letters, digits and _.")
     return Target(url=url.rstrip("/"), key=key)
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _ready(path: Path) -> dict[str, str]:

@@ -59,7 +59,7 @@ def tell_step(draft: Draft, call: Call, failure: Failure) -> None:
     row = draft.step(call.step)
     if row.counters.get("timed_out"):
         ending.call_gone(draft, row)
-    elif row.kind == StepKind.AGENT and call.kind == CallKind.TOOL and call.state != CallState.ABANDONED:
+    elif row.kind == StepKind.AGENT and call.kind == CallKind.TOOL:
         turns.go_on(draft, row)
     else:
         ending.fail_step(draft, row, failure, call=call)

@@ -6,6 +6,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from app.domain.aggregate import Attempt, Call
+from app.domain.bindings import instant
+from app.domain.outcomes import Failure
 from app.domain.states import AttemptOutcome, CallState, FailureKind
 from app.domain.transition import Draft
 
@@ -34,13 +36,22 @@ def doubt(draft: Draft, call: Call, *, since: datetime, reason: str) -> None:
         call=call,
         attempt=call.attempt_id,
         moved=(before, CallState.IN_DOUBT),
-        data={"tool": call.tool, "not_before": call.not_before.isoformat(), "reason": reason},
+        data={"tool": call.tool, "not_before": instant(call.not_before), "reason": reason},
     )
     draft.attend("outcome_unknown", tool=call.tool)
 
 
 def resolve_hint(call: Call) -> str:
     return f"Look at {call.tool} itself, then resolve this effect: happened, did_not_happen or abandon."
+
+
+def given_up(call: Call) -> Failure:
+    """Why a step fails whose effect a person abandoned."""
+    return Failure(
+        kind=FailureKind.UNKNOWN_OUTCOME,
+        message=f"Whether {call.tool} happened was given up by {(call.resolved or {}).get('by')}.",
+        fix="Check the tool by hand; nothing of this effect was undone.",
+    )
 
 
 def clear(draft: Draft, call: Call) -> None:

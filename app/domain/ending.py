@@ -54,6 +54,8 @@ def fail_step(draft: Draft, row: StepRow, failure: Failure, *, call: Call | None
         row.failure["call"] = ids.encode("call", call.id)
     before = row.state
     draft.move_step(row, StepState.FAILED)
+    if row.items_total is not None:
+        _cancel_unbegun_items(draft, row)
     draft.event("agent.step.failed", step=row.path, moved=(before, row.state), data={"failure": row.failure})
     step = draft.plan.steps[row.name]
     if row.parent is None and step.on_error != "continue":
@@ -61,6 +63,15 @@ def fail_step(draft: Draft, row: StepRow, failure: Failure, *, call: Call | None
         fail_workflow(draft, {**row.failure, "step": row.path})
     else:
         _ended(draft, row)
+
+
+def _cancel_unbegun_items(draft: Draft, row: StepRow) -> None:
+    """Items that will never begin, because their for_each failed: the loaded ones here, the others in the store."""
+    draft.transition.cancel_items.append(row.path)
+    for item in draft.snapshot.steps.values():
+        if item.parent == row.path and item.state == StepState.PENDING:
+            item.state, item.ended_at = StepState.CANCELLED, draft.now
+            draft.touch(item)
 
 
 def _ended(draft: Draft, row: StepRow) -> None:
@@ -142,7 +153,7 @@ def cancel(draft: Draft, fact: CancelRequested) -> None:
     if status.final or status is WorkflowStatus.CANCELLING:
         return
     before = draft.workflow.status
-    draft.workflow.cancel = {"reason": fact.reason, "by": fact.by, "at": draft.now.isoformat()}
+    draft.workflow.cancel = {"reason": fact.reason, "by": fact.by, "at": bindings.instant(draft.now)}
     draft.move_workflow(WorkflowStatus.CANCELLING)
     draft.event(
         "workflow.cancelling", moved=(before, WorkflowStatus.CANCELLING), data={"reason": fact.reason, "by": fact.by}
@@ -165,7 +176,9 @@ def pass_deadline(draft: Draft, fact: DeadlinePassed) -> None:
 
 
 def drain(draft: Draft, fact: DrainBegan) -> None:
-    """End whatever can be ended now: calls that no attempt may have sent, approvals, steps that have not begun."""
+    """End whatever can be ended now: calls that no attempt may have sent, approvals, steps that have not begun, and
+    the deadline, which has nothing more to say (a drain may wait days for a person)."""
+    draft.clear_due(DueKind.DEADLINE, draft.workflow.id)
     for call in list(draft.snapshot.calls.values()):
         _drain_call(draft, call)
     for approval in draft.snapshot.approvals.values():
@@ -206,6 +219,8 @@ def close_approval(draft: Draft, approval_id: object) -> None:
     if approval.call_id is None:
         draft.workflow.waits -= 1
     draft.clear_due(DueKind.EXPIRY, approval.id)
+    if not draft.workflow.waits and not draft.workflow.held:
+        draft.workflow.attention = [what for what in draft.workflow.attention if what != "approval_pending"]
 
 
 def end_drained(draft: Draft) -> None:
@@ -243,6 +258,7 @@ def _end_workflow(draft: Draft, to: WorkflowStatus, event: str, data: dict[str, 
 def time_out(draft: Draft, fact: StepTimedOut) -> None:
     """A step's time is up. With an effect in flight it drains: it never says "failed" of what may have happened."""
     row = draft.step(fact.step)
+    _clear_timeout(draft, row)  # said once: what is in flight may take days to be settled
     if StepState(row.state).final or WorkflowStatus(draft.workflow.status).draining:
         return
     row.counters = {**row.counters, "timed_out": 1}

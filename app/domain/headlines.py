@@ -35,7 +35,7 @@ def workflow_headline(workflow: Row, *, steps: Sequence[Row], calls: Sequence[Ro
         parts += _waiting_stories(steps, calls)
     if workflow["status"] == "running":
         parts += _running_story(steps)
-    parts += _recovery_story(calls)
+    parts += _recovery_story(calls, ended_well=workflow["status"] not in ("failed", "cancelled"))
     return " ".join(parts)
 
 
@@ -250,7 +250,7 @@ def _pending_story(calls: Sequence[Row]) -> list[str]:
     ]
 
 
-def _recovery_story(calls: Sequence[Row]) -> list[str]:
+def _recovery_story(calls: Sequence[Row], *, ended_well: bool = True) -> list[str]:
     """One recovery is told, several are counted by what happened and where."""
     told = [(call, record) for call in calls for record in call["recovery"]]
     if len(told) == 1:
@@ -261,7 +261,7 @@ def _recovery_story(calls: Sequence[Row]) -> list[str]:
     groups = Counter((record["kind"], call["step"].partition(".")[0]) for call, record in told)
     listed = [f"{number} × {in_short(kind)} in {step}" for (kind, step), number in groups.most_common(3)]
     more = f" and {len(groups) - 3} other reasons" if len(groups) > 3 else ""
-    return [f"Recovered from {', '.join(listed)}{more}."]
+    return [f"{'Recovered from' if ended_well else 'Tried again after'} {', '.join(listed)}{more}."]
 
 
 def _recovery_sentence(call: Row, record: Row, *, nth: int) -> str:

@@ -53,7 +53,7 @@ def next_item(draft: Draft, fact: ItemEnded) -> None:
 
 def want_items(draft: Draft, fact: ItemsWanted) -> None:
     row = draft.step(fact.step)
-    if row.state != StepState.RUNNING:
+    if row.state != StepState.RUNNING or WorkflowStatus(draft.workflow.status).draining:
         return
     if fact.window and isinstance(row.input, dict):
         _insert_window(draft, row, draft.plan.steps[fact.step], row.input["items"])

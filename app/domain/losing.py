@@ -63,6 +63,11 @@ def lose(draft: Draft, fact: WorkerLost) -> None:
                 message="The worker was lost; the call changes nothing and is not needed any more.",
             ),
         )
+    elif call.lost_in_a_row >= draft.rules.poison_after and concluding.stopped(draft, call):
+        # Held, it would stand before the end of the drain for ever: a doubt is what a person can settle.
+        doubting.doubt(
+            draft, call, since=max(silent_at, draft.now), reason=f"It lost {call.lost_in_a_row} workers in a row."
+        )
     elif call.lost_in_a_row >= draft.rules.poison_after:
         _poison(draft, call)
     else:

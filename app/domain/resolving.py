@@ -19,7 +19,7 @@ def resolve_doubt(draft: Draft, fact: DoubtResolved) -> None:
         "outcome": fact.verdict,
         "note": fact.note,
         "by": fact.by,
-        "at": draft.now.isoformat(),
+        "at": instant(draft.now),
         "attempts": call.attempts,
     }
     step = draft.step(call.step)
@@ -49,13 +49,8 @@ def resolve_doubt(draft: Draft, fact: DoubtResolved) -> None:
         ending.call_gone(draft, step)
     else:
         draft.move_call(call, CallState.ABANDONED)
-        failure = Failure(
-            kind=FailureKind.UNKNOWN_OUTCOME,
-            message=f"Whether {call.tool} happened was given up by {fact.by}.",
-            fix="Check the tool by hand; nothing of this effect was undone.",
-        )
         concluding.close_records(call, "abandoned")
-        concluding.tell_step(draft, call, failure)
+        concluding.tell_step(draft, call, doubting.given_up(call))
 
 
 def decide_approval(draft: Draft, fact: ApprovalDecided) -> None:

@@ -126,6 +126,8 @@ def _late(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> None:
     match outcome.certainty:
         case AttemptOutcome.SUCCEEDED:
             call.attempt_id = attempt.id  # revokes a repeat that was not sent yet
+            if attempt.n <= doubting.vouched(call):
+                _contradicted(draft, call, attempt, outcome, settled="did_not_happen")
             if state is CallState.IN_DOUBT:
                 draft.event(
                     "effect.resolved",
@@ -168,12 +170,12 @@ def _contradiction(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome)
             contradicts = by_word and not doubting.uncertain(call)
         case _:
             contradicts = False
-    if not contradicts:
-        return
+    if contradicts:
+        _contradicted(draft, call, attempt, outcome, settled=call.state)
+
+
+def _contradicted(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome, *, settled: str) -> None:
     draft.event(
-        "effect.contradicted",
-        call=call,
-        attempt=attempt.id,
-        data={"settled": call.state, "evidence": outcome.certainty},
+        "effect.contradicted", call=call, attempt=attempt.id, data={"settled": settled, "evidence": outcome.certainty}
     )
     draft.attend("contradicted", tool=call.tool)

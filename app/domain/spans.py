@@ -46,6 +46,8 @@ class Span:
     waiting: JSON = None
     """What a person or a clock owes: `{"kind": approval|doubt|held|timer, "reason", "since", "not_before",
     "approval"}`."""
+    decided: JSON = None
+    """What a person said of it: `{"what": doubt|approval, "said", "by", "note", "at"}`."""
     items: JSON = None
     """`{"total", "ok", "failed", "open"}` of a `for_each`."""
     undo: str = "none"
@@ -85,6 +87,7 @@ class Span:
             "failure": self.failure,
             "result": self.result,
             "waiting": self.waiting,
+            "decided": self.decided,
             "items": self.items,
             "undo": self.undo,
             "children": [child.to_json() for child in self.children],
@@ -114,6 +117,7 @@ class Span:
             failure=value.get("failure"),
             result=value.get("result"),
             waiting=value.get("waiting"),
+            decided=value.get("decided"),
             items=value.get("items"),
             undo=value.get("undo", "none"),
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from app.domain import headlines, ids
 from app.domain.amounts import usd
@@ -84,6 +85,7 @@ class _Rows:
         self.attempts: dict[Any, list[Row]] = {}
         for attempt in sorted(attempts, key=lambda attempt: attempt["n"]):
             self.attempts.setdefault(attempt["call_id"], []).append(attempt)
+        self.decided = [approval for approval in approvals if approval["status"] == ApprovalStatus.DECIDED]
         self.approvals = [approval for approval in approvals if approval["status"] == ApprovalStatus.OPEN]
 
     def workflow_span(self) -> Span:
@@ -130,9 +132,20 @@ class _Rows:
             failure=step["failure"],
             result=results[-1] if results else None,
             waiting=self.step_wait(step),
+            decided=self.decision(step=step["path"], call_id=None),
             items=_items(step, children),
             undo=step["undo"],
         )
+
+    def decision(self, *, step: str, call_id: UUID | None) -> JSON:
+        """What a person decided about the step, or about a call that asked first."""
+        found = [row for row in self.decided if row["step"] == step and row["call_id"] == call_id]
+        if not found:
+            return None
+        last = found[-1]
+        said = "approved" if last["decision"] == "approve" else "rejected"
+        at = instant_text(last["decided_at"])
+        return {"what": "approval", "said": said, "by": last["by"], "note": last["comment"], "at": at}
 
     def step_wait(self, step: Row) -> JSON:
         if step["state"] != StepState.WAITING:
@@ -174,6 +187,7 @@ class _Rows:
             failure=call["failure"],
             result=_result(call["result"]) if may_change else None,
             waiting=self.call_wait(call),
+            decided=_verdict(call) or self.decision(step=call["step"], call_id=call["id"]),
             undo=call["undo"],
         )
 
@@ -208,6 +222,15 @@ class _Rows:
             via=_via(call),
             failure=attempt["failure"],
         )
+
+
+def _verdict(call: Row) -> JSON:
+    """A person's word on a doubt: who, what, why."""
+    resolved = call["resolved"]
+    if resolved is None:
+        return None
+    said = str(resolved["outcome"]).replace("_", " ")
+    return {"what": "doubt", "said": said, "by": resolved["by"], "note": resolved["note"], "at": resolved["at"]}
 
 
 def _totals(workflow: Row, root: Span, as_of: datetime) -> dict[str, JSON]:

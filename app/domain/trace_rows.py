@@ -41,6 +41,7 @@ UNDER_WAY: Final = "◌"
 AGAIN: Final = "↻"
 WAITS: Final = "⏸"
 DOUBT: Final = "?"
+DONE: Final = "✓"
 
 CHANGED: Final[Mapping[str, str]] = {
     "format_reminder": "schema and the exact complaint",
@@ -109,7 +110,7 @@ def step_rows(step: Span, *, depth: int, source: str | None) -> Iterator[Row]:
         ended_at=step.ended_at,
         spans_others=detailed or bool(troubled),
         note=_step_note(step),
-        under=tuple(_step_wait(step)),
+        under=(*_step_wait(step), *_decided(step)),
     )
     if detailed:
         for chain in found:
@@ -140,7 +141,7 @@ def chain_rows(chain: Sequence[Span], *, alone: bool, depth: int, source: str | 
         if not under and failure is not None:
             under.append(Line(text=plain(str(failure["message"]))))
         if last:
-            under += _call_wait(chain[-1])
+            under += [*_call_wait(chain[-1]), *_decided(chain[-1])]
         label = f"{head} try {number}".strip() if many else head
         yield Row(
             glyph=glyph_of("failed" if failure is not None and attempt.status == "succeeded" else attempt.status),
@@ -157,7 +158,8 @@ def chain_rows(chain: Sequence[Span], *, alone: bool, depth: int, source: str | 
 
 
 def _untried(call: Span, *, head: str, depth: int, after: Sequence[JSON], source: str | None) -> Row:
-    under = [line for record in after for line in _decision(record, None, source=source)] + _call_wait(call)
+    under = [line for record in after for line in _decision(record, None, source=source)]
+    under += [*_call_wait(call), *_decided(call)]
     return Row(
         glyph=glyph_of(call.status),
         label=head or plain(call.name),
@@ -275,6 +277,18 @@ def _call_wait(call: Span) -> list[Line]:
     return [Line(glyph=WAITS, text=f"held: {plain(str(waiting['reason']))}")]
 
 
+def _decided(span: Span) -> Iterator[Line]:
+    """Who said what of it, and why."""
+    decided = span.decided
+    if decided is None:
+        return
+    by, at = plain(str(decided["by"] or "nobody")), _clock(decided["at"])
+    said = plain(str(decided["said"]))
+    text = f"nobody knew; settled as {said} by {by}" if decided["what"] == "doubt" else f"{said} by {by}"
+    note = f": {plain(str(decided['note']))}" if decided["note"] else ""
+    yield Line(glyph=DONE, text=f"{text} at {at}{note}")
+
+
 def _doubt_lines(call: Span, waiting: Mapping[str, JSON]) -> list[Line]:
     since = f" since {_clock(waiting['since'])}" if waiting["since"] else ""
     asked = counted(len(call.children), "request")
@@ -293,7 +307,8 @@ def _doubt_lines(call: Span, waiting: Mapping[str, JSON]) -> list[Line]:
 def _remarkable(chain: Sequence[Span]) -> bool:
     last = chain[-1]
     tries = sum(len(call.children) for call in chain)
-    return tries > 1 or last.waiting is not None or last.status in (CallState.FAILED, CallState.ABANDONED)
+    told = last.waiting is not None or last.decided is not None
+    return tries > 1 or told or last.status in (CallState.FAILED, CallState.ABANDONED)
 
 
 def _troubled(item: Span) -> bool:

@@ -98,6 +98,8 @@ class Transition:
     """Workflow-owned business keys of these calls become free."""
     cancel_steps: str | None = None
     """`unstarted`: every step that has not begun is cancelled; `all`: every step that is not final."""
+    cancel_items: list[str] = field(default_factory=list)
+    """Every item of these steps that has not begun is cancelled."""
     end_dues: bool = False
     """The workflow is final: no due of it stays (deliveries keep their own)."""
     then: list[Fact] = field(default_factory=list)

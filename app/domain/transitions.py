@@ -71,13 +71,17 @@ class Decision:
         return left
 
     def keys_wanted(self) -> list[KeyWanted]:
+        """None once the workflow ends or drains: a key without a call would never be free again."""
         wanted, self.draft.transition.keys_wanted = self.draft.transition.keys_wanted, []
-        return wanted
+        status = WorkflowStatus(self.draft.workflow.status)
+        return [] if status.final or status.draining else wanted
 
     def close(self) -> Transition:
         """The transition as it stands, with the workflow's status derived from its counters."""
         draft, workflow = self.draft, self.draft.workflow
-        ending.end_drained(draft)
+        last, draft.fact = draft.fact, DrainBegan.__name__
+        ending.end_drained(draft)  # the drain's own end, whichever fact came after the one that settled the last call
+        draft.fact = last
         status = WorkflowStatus(workflow.status)
         if not status.final and not status.draining:
             waits = workflow.open_calls == 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from app.domain import answers, asking, calling, conversation, ending, ids, recovery, schemas
+from app.domain import answers, asking, calling, conversation, doubting, ending, ids, recovery, schemas
 from app.domain.aggregate import Attempt, Call, StepRow
 from app.domain.facts import ToolsAsked, name_of
 from app.domain.outcomes import JSON, Failure
@@ -233,6 +233,10 @@ def go_on(draft: Draft, row: StepRow) -> None:
         ending.call_gone(draft, row)
         return
     calls.sort(key=lambda call: call.ordinal)
+    abandoned = next((call for call in calls if call.state == CallState.ABANDONED), None)
+    if abandoned is not None:  # only now: a step that fails must have nothing open behind it
+        ending.fail_step(draft, row, doubting.given_up(abandoned), call=abandoned)
+        return
     results = [_result(call) for call in calls]
     calling.append(draft, row, role="user", body=conversation.tool_results_message(results))
     step = draft.plan.steps[row.name]

@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -136,7 +136,7 @@ class Supervisor:
         self._stages.append(stage)
         for kept in stage:
             kept.task = asyncio.create_task(self._keep(kept), name=f"keep {kept.child.name}")
-        all_ready = asyncio.ensure_future(asyncio.gather(*(kept.ready.wait() for kept in stage)))
+        all_ready = asyncio.create_task(_all_ready(stage))
         try:
             await _first_of(all_ready, self._failed)
             if self._failed.done():
@@ -376,6 +376,11 @@ class Supervisor:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _all_ready(stage: Sequence[_Kept]) -> None:
+    for kept in stage:
+        await kept.ready.wait()
 
 
 async def _first_of(*several: asyncio.Future[Any]) -> None:

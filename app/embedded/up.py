@@ -76,12 +76,15 @@ class Options:
 async def up(
     options: Options,
     *,
-    verbs: Verbs,
+    verbs: Callable[[], Verbs],
     commands: Commands | None = None,
     say: Say = print_line,
     welcome: Callable[[ready.Ready], None] = lambda _: None,
 ) -> None:
-    """Run until a signal asks to stop. Raises `CannotStart`, after everything that was started has been stopped."""
+    """Run until a signal asks to stop. Raises `CannotStart`, after everything that was started has been stopped.
+
+    `verbs` is asked in a thread while Postgres starts: importing what is behind them takes a second.
+    """
     with ExitStack() as stack:
         stopping = asyncio.Event()
         running: list[_Up] = []
@@ -112,9 +115,17 @@ class _Up:
     """One run of it: the parts as they become known."""
 
     def __init__(
-        self, *, options: Options, verbs: Verbs, commands: Commands, data: Path, listener: socket.socket, say: Say
+        self,
+        *,
+        options: Options,
+        verbs: Callable[[], Verbs],
+        commands: Commands,
+        data: Path,
+        listener: socket.socket,
+        say: Say,
     ) -> None:
-        self._options, self._verbs, self._commands = options, verbs, commands
+        self._options, self._load_verbs, self._commands = options, verbs, commands
+        self._verbs: Verbs  # known once the stores have started
         self._data, self._listener, self._say = data, listener, say
         self._settings = options.settings
         self._ready_file = options.ready_file or data / "ready.json"
@@ -146,6 +157,10 @@ class _Up:
             "SUREFOOT_REDIS_URL": self._redis_url,
         }
         if self._model is not None:
+            if self._settings.anthropic_base_url:
+                self._say(
+                    "surefoot", "ANTHROPIC_BASE_URL is set and ANTHROPIC_API_KEY is not: the scripted model answers"
+                )
             self._environment |= {"ANTHROPIC_BASE_URL": self._model.url, "ANTHROPIC_API_KEY": "scripted"}
         count = self._options.workers or self._settings.worker_processes
         self._group = WorkerGroup(
@@ -170,7 +185,7 @@ class _Up:
             children.append(parts.valkey(valkey))
         else:
             self._redis_url = self._settings.redis_url
-        await self.supervisor.start(*children)
+        await _together(self.supervisor.start(*children), self._load())
         if postgres is not None:
             self._database_url = await asyncio.to_thread(postgres.ensure_database, DATABASE)
         else:
@@ -180,6 +195,9 @@ class _Up:
             await warn_without_redis(self._redis_url, say=self._say)
         await asyncio.to_thread(self._verbs.migrate, self._database_url)
         await self._identify()
+
+    async def _load(self) -> None:
+        self._verbs = await asyncio.to_thread(self._load_verbs)
 
     async def _identify(self) -> None:
         path = self._data / "key"
@@ -260,10 +278,14 @@ async def _together(*work: Coroutine[Any, Any, None]) -> None:
 
 def _data_directory(path: Path) -> Path:
     """Made if missing, unseen by git; others may pass through (Postgres's user) but not look, if we are root."""
-    if not path.exists():
-        path.mkdir(parents=True)
-        path.chmod(0o711 if os.geteuid() == 0 else 0o700)
-        (path / ".gitignore").write_text("*\n")
+    try:
+        if not path.exists():
+            path.mkdir(parents=True)
+            path.chmod(0o711 if os.geteuid() == 0 else 0o700)
+            (path / ".gitignore").write_text("*\n")
+    except OSError as error:
+        what = f"{path} cannot be made: {error.strerror}."
+        raise CannotStart(what, fix="Choose another one with --data DIR.") from error
     if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
         raise CannotStart(f"{path} is not a directory we may write to.", fix="Choose another one with --data DIR.")
     return path.resolve()

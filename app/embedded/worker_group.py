@@ -158,7 +158,7 @@ async def await_database(url: str, *, say: Callable[[str, str], None], seconds: 
             await asyncio.to_thread(_touch, url)
             return
         except psycopg.Error as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            reason = _reason(error)
         if loop.time() >= until:
             raise CannotStart(
                 f"The database does not answer: {reason}",
@@ -169,6 +169,12 @@ async def await_database(url: str, *, say: Callable[[str, str], None], seconds: 
             say("surefoot", f"waiting up to {seconds:.0f} s for the database: {reason}")
             told = True
         await asyncio.sleep(0.5)
+
+
+def _reason(error: psycopg.Error) -> str:
+    """libpq's message without the questions it adds on lines of their own."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")]
+    return " ".join(lines) or type(error).__name__
 
 
 def _touch(url: str) -> None:

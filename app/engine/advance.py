@@ -102,9 +102,11 @@ async def decide(connection: Connection, pending: Mapping[UUID, tuple[Decision, 
         left: dict[UUID, tuple[Decision, Plan, list[Fact]]] = {}
         for workflow_id, (decision, plan, given) in open_.items():
             rest = decision.take(given)
-            rest += await _keys(connection, decision)
             if rest:
                 left[workflow_id] = (decision, plan, rest)
+        for workflow_id, answers in (await _keys(connection, open_)).items():
+            decision, plan, rest = left.get(workflow_id, (*open_[workflow_id][:2], []))
+            left[workflow_id] = (decision, plan, rest + answers)
         if not left:
             break
         await _read(connection, left)
@@ -126,17 +128,19 @@ async def _read(connection: Connection, pending: Mapping[UUID, tuple[Decision, P
     await loading.load(connection, wanted)
 
 
-async def _keys(connection: Connection, decision: Decision) -> list[Fact]:
-    """Business keys that steps want: made ours, or found to belong to another call."""
-    answers: list[Fact] = []
-    for wanted in sorted(decision.keys_wanted(), key=lambda k: (k.tool, k.key)):
+async def _keys(
+    connection: Connection, pending: Mapping[UUID, tuple[Decision, Plan, list[Fact]]]
+) -> dict[UUID, list[Fact]]:
+    """Business keys that steps want: made ours, or found to belong to another call. In one order over all workflows:
+    two batches that want the same keys wait for each other, and not both ways."""
+    wishes = [(wanted, workflow_id) for workflow_id, (d, _, _) in pending.items() for wanted in d.keys_wanted()]
+    answers: dict[UUID, list[Fact]] = {}
+    for wanted, workflow_id in sorted(wishes, key=lambda wish: (wish[0].tool, wish[0].key, str(wish[1]), wish[0].step)):
+        workflow = pending[workflow_id][0].snapshot.workflow
         answer = await effect_keys.acquire(
-            connection,
-            tenant_id=decision.snapshot.workflow.tenant_id,
-            workflow_id=decision.snapshot.workflow.id,
-            wanted=wanted,
+            connection, tenant_id=workflow.tenant_id, workflow_id=workflow_id, wanted=wanted
         )
-        answers.append(
+        answers.setdefault(workflow_id, []).append(
             KeyAnswered(
                 step=wanted.step, tool=wanted.tool, key=wanted.key, owner=answer.owner, generation=answer.generation
             )

@@ -104,8 +104,9 @@ class _Sending:
 
     def may_send(self) -> bool:
         """Asked by the port at the last moment before the first byte: the self-fence."""
-        self.sent = self._lease.may_send(self._claimed.attempt_id)
-        return self.sent
+        allowed = self._lease.may_send(self._claimed.attempt_id)
+        self.sent = self.sent or allowed  # asked twice, a later no takes back nothing
+        return allowed
 
     @property
     def harmless(self) -> bool:

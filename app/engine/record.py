@@ -55,9 +55,7 @@ async def record(services: Services, claimed: Claimed, outcome: Outcome) -> None
         try:
             await _outcomes(services).submit(Settled(workflow_id=claimed.workflow_id, fact=fact))
             return
-        except psycopg.Error as error:
-            if not transactions.lost(error):
-                raise
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:  # a full disk is one, too
             log.warning("record.database_away", error=str(error)[:200], after=pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)

@@ -118,10 +118,15 @@ _STATEMENTS: Final[Mapping[str, str]] = {
 _CANCEL_STEPS: Final = """
 UPDATE steps SET state = 'cancelled', ended_at = %(now)s
 WHERE workflow_id = %(workflow)s AND state = ANY(%(states)s)"""
+_CANCEL_ITEMS: Final = """
+UPDATE steps SET state = 'cancelled', ended_at = %(now)s
+WHERE workflow_id = %(workflow)s AND parent = ANY(%(parents)s) AND state = 'pending'"""
 _END_DUES: Final = "DELETE FROM dues WHERE workflow_id = ANY(%(workflows)s) AND kind <> 'delivery'"
 _RELEASE_KEYS: Final = """
-UPDATE effect_keys SET released_at = clock_timestamp(), generation = generation + 1
-WHERE workflow_id = ANY(%(workflows)s) AND call_id = ANY(%(calls)s) AND released_at IS NULL"""
+UPDATE effect_keys k SET released_at = clock_timestamp(), generation = greatest(k.generation, c.generation) + 1
+FROM calls c
+WHERE c.workflow_id = ANY(%(workflows)s) AND c.id = ANY(%(calls)s)
+  AND k.workflow_id = c.workflow_id AND k.call_id = c.id AND k.released_at IS NULL"""
 _OWN_KEYS: Final = """
 UPDATE effect_keys k SET call_id = x.call_id
 FROM json_to_recordset(%(rows)s::json) AS x(workflow_id uuid, step text, call_id uuid)
@@ -154,6 +159,15 @@ async def apply(connection: Connection, transitions: Sequence[Transition]) -> No
             await connection.execute(
                 _CANCEL_STEPS,
                 {"workflow": transition.workflow.id, "now": transition.workflow.updated_at, "states": states},
+            )
+        if transition.cancel_items:
+            await connection.execute(
+                _CANCEL_ITEMS,
+                {
+                    "workflow": transition.workflow.id,
+                    "now": transition.workflow.updated_at,
+                    "parents": transition.cancel_items,
+                },
             )
     await _apply_keys(connection, transitions)
     ended = [t.workflow.id for t in transitions if t.end_dues]

@@ -43,3 +43,16 @@ def test_find_says_how_to_start_one_when_no_server_is_known(tmp_path: Path) -> N
 
     assert stopped.value.code == UNREACHABLE
     assert "surefoot up" in (stopped.value.fix or "")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "localhost:8080", "ftp://x", "http://", "http://[::1"])
+def test_find_refuses_a_url_that_names_no_server(url: str, tmp_path: Path) -> None:
+    with pytest.raises(Stop, match="is not the URL of a server") as stopped:
+        find(url=url, key="sf_a", environment={}, ready_file=tmp_path / "none.json")
+
+    assert stopped.value.code == USAGE
+
+
+def test_find_refuses_a_key_that_no_header_can_carry(tmp_path: Path) -> None:
+    with pytest.raises(Stop, match="holds characters that no key has"):
+        find(url="http://a", key="sf_ключ", environment={}, ready_file=tmp_path / "none.json")

@@ -226,16 +226,32 @@ def _no() -> dict[str, Any]:
     return {"kind": "tool_error", "message": "No.", "fix": None}
 
 
-def test_the_readme_shows_the_picture_that_is_drawn() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_render_text_says_who_settled_a_doubt_and_why() -> None:
+    row, steps, calls, attempts = sample()
+    word = {"outcome": "happened", "by": "key:5fK2", "note": "it is in the outbox", "at": "2026-11-22T10:00:09Z"}
+    calls[-1].update(effect="at_most_once", resolved=word)
+    attempts[-1].update(outcome="unknown", failure={"kind": "timeout", "message": "No answer within 30 s."})
 
-    drawn, _, _ = render_text(succeeded(), width=100).partition("  next ")
+    trace = build_trace(row, steps, calls, attempts)
+    text = render_text(trace, width=100)
 
-    assert drawn.rstrip() in readme
+    assert "nobody knew; settled as happened by key:5fK2 at 10:00:09 UTC: it is in the outbox" in text
+    assert Trace.from_json(trace.to_json()) == trace
 
 
-@pytest.mark.parametrize("width", range(96, 130))
-def test_render_text_leaves_out_a_label_of_the_axis_that_would_touch_another(width: int) -> None:
-    axis = next(line for line in render_text(in_doubt(), width=width).splitlines() if line.strip().startswith("0s"))
+def test_render_text_says_who_decided_an_approval_and_with_what_words() -> None:
+    steps = [step("review", 0, began=0, ended=4)]
+    steps[0].update(kind="approval", title="Publish it?")
+    approval = {
+        "id": number_id(77), "step": "review", "call_id": None, "status": "decided", "title": "Publish it?",
+        "created_at": at(0), "expires_at": None, "decision": "approve", "by": "key:5fK2", "comment": "fine \x1b[31mme",
+        "decided_at": at(4),
+    }  # fmt: skip
 
-    assert set(axis.split()) <= {"0s", "5.0s", "10.0s", "15.0s", "20.0s"}
+    text = render_text(
+        build_trace(workflow(steps_total=1, steps_done=1), steps, [], [], approvals=[approval]), width=100
+    )
+
+    assert "approved by key:5fK2 at" in text
+    assert "fine" in text
+    assert "\x1b" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from decimal import Decimal
 
@@ -48,6 +49,19 @@ def test_meeting_is_booked_once_when_the_first_answer_is_malformed(scene: Scene)
     assert found["effects"]["done"] == 3
     assert Decimal(found["cost"]["usd"]) > Decimal(found["cost"]["recovery_usd"]) > 0
     _expect_one_reminder(scene.up.step(workflow, "understand"))
+    text = scene.up.http.get(f"/v1/workflows/{workflow}/trace", params={"format": "text", "width": 100}).text
+    assert _skeleton(text.partition("  effects ")[0]) == _skeleton(_picture_of_the_readme())
+
+
+def _picture_of_the_readme() -> str:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    return readme[readme.index("✓ meeting-scheduler ") :].partition("  effects ")[0]
+
+
+def _skeleton(text: str) -> list[str]:
+    """The words of a drawn trace, without what differs from run to run: numbers, ids, names, bars, line breaks."""
+    bare = re.sub(r"wf_\w+|evt_\w+|meeting:\S+|[█├─┤]|^ +0s .*$", "", text, flags=re.MULTILINE)
+    return re.sub(r"\$?[\d.,]+", "#", bare).split()
 
 
 def test_agent_uses_its_tools_and_answers_in_shape_when_it_is_scripted(scene: Scene) -> None:

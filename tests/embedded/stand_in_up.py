@@ -42,7 +42,7 @@ def main() -> int:
     commands = Commands(api=(sys.executable, PART, "api"), worker=(sys.executable, PART, "worker"))
     verbs = Verbs(migrate=schema.upgrade, identify=identify, register=register)
     try:
-        asyncio.run(up(options, verbs=verbs, commands=commands, welcome=welcome))
+        asyncio.run(up(options, verbs=lambda: verbs, commands=commands, welcome=welcome))
     except CannotStart as refusal:
         tell(f"{refusal.what}\n{refusal.fix}")
         return refusal.exit_code

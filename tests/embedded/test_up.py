@@ -206,6 +206,7 @@ def test_up_leaves_nobody_when_ctrl_c_comes_during_its_start(
     code = running.end()
 
     assert code == 0, running.said
+    assert "never retrieved" not in running.said
     assert running.family == set()
     assert not (running.data / "ready.json").exists()
 
@@ -244,6 +245,16 @@ def test_up_starts_degraded_when_the_redis_of_the_settings_is_away(
     assert running.ready["redis_url"] == f"unix://{home}/nobody.sock?db=0"
     assert running.ready["pids"]["redis"] is None
     assert "Redis at SUREFOOT_REDIS_URL does not answer" in running.said
+
+
+def test_up_says_who_answers_when_a_model_url_is_set_without_its_key(
+    start: Callable[..., Running], until: Until
+) -> None:
+    running = start(ANTHROPIC_BASE_URL="http://127.0.0.1:1", ANTHROPIC_API_KEY="")
+    until(lambda: running.is_ready, "the ready file")
+
+    assert "ANTHROPIC_API_KEY is not: the scripted model answers" in running.said
+    assert running.ready["model_url"] != "http://127.0.0.1:1"
 
 
 def test_up_leaves_a_directory_as_it_is_when_it_was_there_before(

@@ -151,3 +151,5 @@ async def test_start_is_refused_with_five_when_the_database_does_not_answer(
     assert refusal.value.exit_code == 5
     assert "SUREFOOT_DATABASE_URL" in refusal.value.fix
     assert len(said) == 1
+    assert "No such file" in said[0]
+    assert "Is the server running" not in said[0]

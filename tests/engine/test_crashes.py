@@ -1,4 +1,4 @@
-"""A crash is a call not made: at each boundary of claim, perform and record, for each class, with and without a witness.
+"""A crash is a call not made: at each boundary of claim, perform and record, for each class, witnessed or not.
 
 Nothing is mocked away: the process is made to stop at that line, what it has committed stays, and another worker's
 sweep has to heal it. The tool's ledger says what really left.

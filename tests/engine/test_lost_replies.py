@@ -32,9 +32,7 @@ async def test_submission_whose_commit_reply_is_lost_makes_one_workflow(database
         assert [row["id"] for row in await near.rows("SELECT id FROM workflows")] == [workflow_id]
 
 
-async def test_claim_whose_reply_is_lost_neither_repeats_nor_strands_its_call(
-    database_url: str, near: World
-) -> None:
+async def test_claim_whose_reply_is_lost_neither_repeats_nor_strands_its_call(database_url: str, near: World) -> None:
     await near.submit(one("at_most_once"))
     async with wire_to(database_url) as (wire, url), world(url) as far:
         far.tools = near.tools

@@ -19,7 +19,7 @@ class Resolved(Shape):
     outcome: str
     note: str | None
     by: str | None
-    at: str | None
+    at: datetime | None
 
 
 class Effect(Shape):
