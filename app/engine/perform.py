@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from functools import partial
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -145,7 +146,7 @@ def _stopped(*, sent: bool) -> Outcome:
     return Outcome(certainty=certainty, failure=failure)
 
 
-class _Watch:
+class Watch:
     """Tells every attempt of this process when a drain begins."""
 
     def __init__(self, lease: Lease) -> None:
@@ -158,25 +159,19 @@ class _Watch:
             sending.drain()
 
 
-def _watch(services: Services, lease: Lease) -> _Watch:
-    watch = services.gatherers.get("watch")
-    if watch is None:
-        watch = services.gatherers["watch"] = _Watch(lease)
-    return cast(_Watch, watch)
+def _watch(services: Services, lease: Lease) -> Watch:
+    if services.watch is None:
+        services.watch = Watch(lease)
+    return services.watch
 
 
 # --- claim ---------------------------------------------------------------------------------------------------------
 
 
 def _claims(services: Services) -> Gatherer[Asked, tuple[Claimed | None, bool]]:
-    found = services.gatherers.get("claims")
-    if found is None:
-
-        async def flush(batch: Sequence[Asked]) -> Sequence[tuple[Claimed | None, bool]]:
-            return await claim(services, batch)
-
-        found = services.gatherers["claims"] = Gatherer(flush, limit=services.settings.batch)
-    return cast("Gatherer[Asked, tuple[Claimed | None, bool]]", found)
+    if services.claims is None:
+        services.claims = Gatherer(partial(claim, services), limit=services.settings.batch)
+    return services.claims
 
 
 async def claim(services: Services, batch: Sequence[Asked]) -> list[tuple[Claimed | None, bool]]:

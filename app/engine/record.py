@@ -11,7 +11,8 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from functools import partial
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -62,14 +63,9 @@ async def record(services: Services, claimed: Claimed, outcome: Outcome) -> None
 
 
 def _outcomes(services: Services) -> Gatherer[Settled, None]:
-    found = services.gatherers.get("outcomes")
-    if found is None:
-
-        async def flush(batch: Sequence[Settled]) -> Sequence[asyncio.Task[None] | None]:
-            return await record_batch(services, batch)
-
-        found = services.gatherers["outcomes"] = Gatherer(flush, limit=services.settings.batch)
-    return cast("Gatherer[Settled, None]", found)
+    if services.outcomes is None:
+        services.outcomes = Gatherer(partial(record_batch, services), limit=services.settings.batch)
+    return services.outcomes
 
 
 async def record_batch(services: Services, batch: Sequence[Settled]) -> list[asyncio.Task[None] | None]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from app.domain.rules import Rules
+from app.engine.gather import Gatherer
 from app.engine.lease import Lease
 from app.engine.plans import Plans
 from app.ports.marker import Marker
@@ -14,6 +16,11 @@ from app.ports.outbound import OutboundPolicy
 from app.ports.world import Bell, ModelPort, ToolPort, WebhookPort
 from app.settings import Settings
 from app.store.database import Database
+
+if TYPE_CHECKING:  # they work with services themselves
+    from app.engine.perform import Asked, Watch
+    from app.engine.record import Settled
+    from app.store.claims import Claimed
 
 Feed = Callable[[UUID], bool]
 
@@ -34,5 +41,8 @@ class Services:
     """Only in a worker process: who we are while we claim."""
     feed: Feed | None = None
     """Only in a worker process: offers a call to its own pool; False if that has no room, then the bell rings."""
-    gatherers: dict[str, object] = field(default_factory=dict)
-    """Claims and outcomes of this process, gathered (`perform`, `record`)."""
+    claims: Gatherer[Asked, tuple[Claimed | None, bool]] | None = None
+    outcomes: Gatherer[Settled, None] | None = None
+    """Of this process, gathered into transactions; made by the first that needs them, on its event loop."""
+    watch: Watch | None = None
+    """The attempts of this process that are on their way."""
