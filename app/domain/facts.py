@@ -31,6 +31,8 @@ class CallSettled:
     attempt_id: UUID
     step: str
     outcome: Outcome
+    kept: bool = False
+    """Its evidence was committed before, without a decision: told again, so that it is decided."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

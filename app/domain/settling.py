@@ -13,7 +13,7 @@ from app.domain import calling, concluding, doubting, evidence, recovery
 from app.domain.aggregate import Attempt, Call
 from app.domain.facts import CallSettled, IllegalTransition
 from app.domain.outcomes import Failure, Outcome
-from app.domain.states import AttemptOutcome, CallKind, CallState, EffectClass, FailureKind
+from app.domain.states import AttemptOutcome, CallKind, CallState, DueKind, EffectClass, FailureKind
 from app.domain.transition import Draft
 
 
@@ -23,7 +23,9 @@ def settle(draft: Draft, fact: CallSettled) -> None:
     if attempt is None:
         raise IllegalTransition(f"attempt {fact.attempt_id} is not one of call {fact.call_id}")
     at_fence = call.attempt_id == attempt.id and call.state == CallState.INTENDED
-    if attempt.outcome is not None and not at_fence:
+    if fact.kept:
+        draft.clear_due(DueKind.APPLY, call.id)
+    elif attempt.outcome is not None and not at_fence:
         return  # told twice: an outcome is written once
     if attempt.outcome is None:
         evidence.write(draft, call, attempt, fact.outcome)

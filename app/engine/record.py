@@ -126,18 +126,23 @@ async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[F
             settling.keep(draft, fact)
         workflow.updated_at, workflow.revision = now, workflow.revision + 1
         await workflows.apply(connection, [draft.transition])
-        await dues.apply_later(connection, workflow=workflow_id, calls=[fact.call_id for fact in settled])
+        await dues.apply_later(
+            connection, workflow=workflow_id, kept=[(fact.call_id, fact.attempt_id) for fact in settled]
+        )
 
     await transactions.run(services.database, "record-alone", work, size=ALONE)
 
 
-async def told_again(connection: transactions.Connection, *, workflow_id: UUID, call_id: UUID) -> list[Fact]:
+async def told_again(
+    connection: transactions.Connection, *, workflow_id: UUID, call_id: UUID, attempts: Sequence[UUID]
+) -> list[Fact]:
     """The facts of a call whose evidence was committed without its decision, rebuilt from its rows."""
     return [
         CallSettled(
             call_id=call_id,
             attempt_id=row.attempt_id,
             step=row.step,
+            kept=True,
             outcome=Outcome(
                 certainty=AttemptOutcome(row.outcome),
                 failure=None if row.failure is None else Failure.from_json(row.failure),
@@ -148,5 +153,5 @@ async def told_again(connection: transactions.Connection, *, workflow_id: UUID, 
                 request_id=row.request_id,
             ),
         )
-        for row in await payloads.undecided(connection, workflow_id=workflow_id, call_id=call_id)
+        for row in await payloads.undecided(connection, workflow_id=workflow_id, call_id=call_id, attempts=attempts)
     ]

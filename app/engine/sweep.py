@@ -77,13 +77,18 @@ async def _timers(services: Services) -> None:
         for found in await dues.timers(connection, limit=LIMIT):
             if found.kind == DueKind.APPLY:
                 facts[found.workflow_id] += await told_again(
-                    connection, workflow_id=found.workflow_id, call_id=found.ref
+                    connection, workflow_id=found.workflow_id, call_id=found.ref, attempts=_attempts(found)
                 )
             else:
                 facts[found.workflow_id].append(_fact(found))
         return facts
 
     await bring(services, await transactions.run(services.database, "sweep", work))
+
+
+def _attempts(found: Found) -> list[UUID]:
+    """Whose evidence an `apply` due is about."""
+    return [UUID(attempt) for attempt in (found.note or "").split(",") if attempt]
 
 
 def _fact(found: Found) -> Fact:

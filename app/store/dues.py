@@ -133,15 +133,19 @@ async def timers(connection: Connection, *, limit: int) -> list[Found]:
 
 
 _APPLY_LATER: Final = """
-INSERT INTO dues (kind, ref, tenant_id, workflow_id, lane, due_at, ring_at)
-SELECT 'apply', c.id, c.tenant_id, c.workflow_id, 'calls', clock_timestamp(), clock_timestamp() + interval '2 seconds'
-FROM calls c WHERE c.workflow_id = %(workflow)s AND c.id = ANY(%(calls)s)
-ON CONFLICT (kind, ref) DO NOTHING"""
+INSERT INTO dues (kind, ref, tenant_id, workflow_id, note, lane, due_at, ring_at)
+SELECT 'apply', c.id, c.tenant_id, c.workflow_id, string_agg(a.attempt::text, ','), 'calls', clock_timestamp(),
+  clock_timestamp() + interval '2 seconds'
+FROM unnest(%(calls)s::uuid[], %(attempts)s::uuid[]) AS a(call, attempt)
+JOIN calls c ON c.workflow_id = %(workflow)s AND c.id = a.call
+GROUP BY c.id, c.tenant_id, c.workflow_id
+ON CONFLICT (kind, ref) DO UPDATE SET note = dues.note || ',' || excluded.note"""
 
 
-async def apply_later(connection: Connection, *, workflow: UUID, calls: Sequence[UUID]) -> None:
-    """Evidence was committed without its decision: the sweep brings it to the door again."""
-    await connection.execute(_APPLY_LATER, {"workflow": workflow, "calls": list(calls)})
+async def apply_later(connection: Connection, *, workflow: UUID, kept: Sequence[tuple[UUID, UUID]]) -> None:
+    """Evidence of these (call, attempt) was committed without its decision: the sweep brings it to the door again."""
+    calls, attempts = [call for call, _ in kept], [attempt for _, attempt in kept]
+    await connection.execute(_APPLY_LATER, {"workflow": workflow, "calls": calls, "attempts": attempts})
 
 
 _OVERDUE: Final = "SELECT count(*) AS n FROM dues WHERE kind = 'call' AND due_at <= clock_timestamp()"

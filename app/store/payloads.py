@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -15,7 +16,7 @@ Connection = psycopg.AsyncConnection[dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Undecided:
-    """The outcome of the attempt that stands at the fence of a call, with its bytes."""
+    """The outcome of an attempt that was recorded without a decision, with its bytes."""
 
     attempt_id: UUID
     step: str
@@ -31,11 +32,16 @@ class Undecided:
 _UNDECIDED: Final = """
 SELECT a.id AS attempt_id, c.step, a.outcome, a.failure, a.status_code, a.request_id, a.media_type, a.truncated, p.body
 FROM calls c
-JOIN attempts a ON a.workflow_id = c.workflow_id AND a.call_id = c.id AND a.id = c.attempt_id
+JOIN attempts a ON a.workflow_id = c.workflow_id AND a.call_id = c.id AND a.id = ANY(%(attempts)s)
 LEFT JOIN payloads p ON p.workflow_id = a.workflow_id AND p.sha256 = a.evidence
-WHERE c.workflow_id = %(workflow)s AND c.id = %(call)s AND c.state = 'intended' AND a.outcome IS NOT NULL"""
+WHERE c.workflow_id = %(workflow)s AND c.id = %(call)s AND a.outcome IS NOT NULL
+ORDER BY a.n"""
 
 
-async def undecided(connection: Connection, *, workflow_id: UUID, call_id: UUID) -> list[Undecided]:
-    cursor = await connection.execute(_UNDECIDED, {"workflow": workflow_id, "call": call_id})
+async def undecided(
+    connection: Connection, *, workflow_id: UUID, call_id: UUID, attempts: Sequence[UUID]
+) -> list[Undecided]:
+    cursor = await connection.execute(
+        _UNDECIDED, {"workflow": workflow_id, "call": call_id, "attempts": list(attempts)}
+    )
     return [Undecided(**row) for row in await cursor.fetchall()]

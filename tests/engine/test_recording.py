@@ -92,6 +92,31 @@ async def test_evidence_is_kept_when_the_decision_fails_and_decided_by_a_later_s
     assert await small_world.rows("SELECT * FROM dues") == []
 
 
+async def test_late_answer_whose_decision_failed_settles_the_doubt_at_a_later_sweep(small_world: World) -> None:
+    first, second = await small_world.worker("one"), await small_world.worker("two")
+    workflow_id = await small_world.submit(one())
+    [call_id] = await small_world.due_calls()
+
+    async def lost_meanwhile() -> Any:
+        await small_world.lose(first)
+        await small_world.silence()
+        await small_world.sweep(second)
+        await small_world.rows(FULL_DISK)
+        return ok({"id": 7})
+
+    small_world.tools.script["do"] = [lambda _: lost_meanwhile()]
+    await first.run(call_id)
+    between = await small_world.call(workflow_id, "s")
+    await small_world.rows("DROP TRIGGER full_disk ON steps")
+    await small_world.rows("UPDATE dues SET ring_at = clock_timestamp() WHERE kind = 'apply'")
+    await small_world.sweep(second)
+
+    assert between["state"] == "in_doubt"
+    assert (await small_world.workflow(workflow_id))["status"] == "succeeded"
+    assert (await small_world.step(workflow_id, "s"))["output"] == {"id": 7}
+    assert await small_world.rows("SELECT * FROM dues") == []
+
+
 async def test_several_outcomes_of_one_workflow_are_one_transaction(small_world: World) -> None:
     definition = {
         "name": "fan",
