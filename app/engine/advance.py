@@ -87,9 +87,10 @@ async def advance(
         decision = Decision(Snapshot(workflow=workflow), plan=plan, now=now, rules=services.rules)
         pending[workflow_id] = (decision, plan, list(facts[workflow_id]))
     await _read(connection, {w: (d, p, f) for w, (d, p, f) in pending.items()})
-    for decision, _, given in pending.values():
-        if make is not None:
-            given[:] = list(make(decision.snapshot))
+    if make is not None:
+        for decision, _, given in pending.values():
+            given[:] = make(decision.snapshot)
+        pending = {w: waiting for w, waiting in pending.items() if waiting[2]}  # what asks for nothing changes nothing
     result.transitions = await decide(connection, pending)
     await workflows.apply(connection, result.transitions)
     return result
@@ -155,15 +156,15 @@ async def advance_one(
     *,
     purpose: str = "operate",
     make: MakeFacts | None = None,
-) -> Transition | None:
-    """One workflow in its own transaction, waiting for its lock; rings after the commit. None: there is none."""
+) -> bool:
+    """One workflow in its own transaction, waiting for its lock; rings after the commit. False: there is none."""
 
     async def work(connection: Connection) -> Advanced:
         return await advance(services, connection, {workflow_id: facts}, make=make)
 
     advanced = await transactions.run(services.database, purpose, work, size=services.settings.pool_size)
     ring(services, advanced)
-    return advanced.transitions[0] if advanced.transitions else None
+    return workflow_id not in advanced.missing
 
 
 def instant(value: datetime) -> str:

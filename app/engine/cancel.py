@@ -31,5 +31,5 @@ async def cancel(services: Services, tenant_id: UUID, workflow_id: UUID, *, reas
             )
         return [asked]
 
-    if await advance_one(services, workflow_id, [asked], make=make) is None:
+    if not await advance_one(services, workflow_id, [asked], make=make):
         raise NotFound(f"There is no workflow {workflow_id}.")

@@ -111,11 +111,13 @@ async def test_cancel_before_anything_was_sent_ends_at_once(small_world: World) 
     workflow_id = await small_world.submit(two())
 
     await stop(small_world, workflow_id)
+    once = await small_world.workflow(workflow_id)
     await stop(small_world, workflow_id)
     await small_world.run(worker)
 
     workflow = await small_world.workflow(workflow_id)
     assert (workflow["status"], workflow["cancel"]["reason"]) == ("cancelled", "enough")
+    assert workflow["revision"] == once["revision"]
     assert small_world.tools.ledger == []
 
 
