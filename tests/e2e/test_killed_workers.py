@@ -28,6 +28,9 @@ def test_workers_make_every_call_once_when_killed_with_the_doorbell_in_hand(scen
             until("every doorbell was taken", lambda: client.llen("calls") == 0)
 
         dead = scene.up.kill(*scene.up.workers)
+        # Their backends do not know yet that nobody listens: only a recorded death keeps them from claiming.
+        living = "SELECT id FROM workers WHERE pid = ANY(%s) AND lost_at IS NULL"
+        until("their deaths are written down", lambda: not scene.up.rows(living, list(dead.values())))
 
     scene.up.until_back(dead)
     for call in calls:
