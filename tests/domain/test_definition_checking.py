@@ -270,9 +270,9 @@ def test_check_bounds_steps_size_and_depth() -> None:
 
 def test_check_stays_quick_when_a_definition_is_as_large_as_it_may_be() -> None:
     steps = {f"s{n}": {"set": {"v": f"${{{{ steps.s{n - 1}.output.v + {n} }}}}"}} for n in range(1, 1000)}
-    began = time.perf_counter()
+    began = time.process_time()
 
     result = checked({"s0": {"set": {"v": 1}}, **steps})
 
     assert result.faults == ()
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5

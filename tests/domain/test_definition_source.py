@@ -114,12 +114,12 @@ def test_text_shares_values_through_aliases() -> None:
     ],
 )
 def test_text_is_refused_quickly_when_it_is_hostile(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
 
     source = read_text(text)
 
     assert len(source.faults) == 1
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 JSONS = some.recursive(

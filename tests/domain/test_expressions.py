@@ -197,11 +197,11 @@ def test_expression_fails_in_words_when_it_has_no_value(source: str, words: str)
 )
 def test_expression_holds_nobody_up_when_it_is_meant_to_explode(source: str) -> None:
     bindings = {"l": list(range(200)), "long": list(range(9000)), "s": "a" * 400_000}
-    began = time.perf_counter()
+    began = time.process_time()
 
     quietly(source, {"input": bindings})
 
-    assert time.perf_counter() - began < 1.5
+    assert time.process_time() - began < 1.5
 
 
 @pytest.mark.parametrize(
@@ -232,13 +232,13 @@ def test_expression_reads_only_what_it_mentions_when_the_bindings_are_large() ->
     expression = compile_expression("input.n > 2 && steps.plan.state != 'failed'", names=NAMES)
     bindings = {"input": large, "steps": STEPS}
     expression.evaluate(bindings)
-    began = time.perf_counter()
+    began = time.process_time()
 
     for _ in range(200):
         expression.evaluate(bindings)
 
     # Measured 8 µs each; handing `input` over whole takes 40 ms each.
-    assert (time.perf_counter() - began) / 200 < 0.002
+    assert (time.process_time() - began) / 200 < 0.002
 
 
 def test_expression_is_shared_by_threads_without_mixing_values() -> None:

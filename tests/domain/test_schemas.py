@@ -94,12 +94,12 @@ def test_check_schema_points_at_what_is_not_a_schema(schema: Any, pointer: str) 
 def test_check_schema_refuses_references_that_multiply() -> None:
     definitions: dict[str, Any] = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
     definitions["d40"] = {"type": "integer"}
-    began = time.perf_counter()
+    began = time.process_time()
 
     faults = schemas.check_schema({"$ref": "#/$defs/d0", "$defs": definitions})
 
     assert [fault.code for fault in faults] == ["invalid_schema"]
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_check_schema_refuses_nesting_without_an_end() -> None:
