@@ -51,9 +51,21 @@ up: setup ## Start everything on this machine: Postgres, Redis, API, workers
 test: setup ## Run the tests (real Postgres, Redis protocol, processes and sockets)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile -q $(ARGS)
 
+.PHONY: races
+races: setup ## Let two verbs meet 1,000 times each on real Postgres: decided once, and both orders seen
+	@SUREFOOT_RACES=1000 $(PY) -m pytest -q tests/engine/test_races.py $(ARGS)
+
 .PHONY: bench
 bench: setup ## Measure the hot path: durable steps a second, idle latency, cost per step (ARGS=--quick for a look)
 	@$(PY) -m bench.hot_path $(ARGS)
+
+.PHONY: worst-model
+worst-model: setup ## Let a model that obeys every tool's orders try 10,000 turns to get past the gate
+	@SUREFOOT_WORST_TURNS=10000 $(PY) -m pytest -q --timeout 900 tests/engine/test_worst_model.py $(ARGS)
+
+.PHONY: bench-recovery
+bench-recovery: setup ## Measure recovery: killed workers' calls run again, clean restarts leave no doubt
+	@$(PY) -m bench.recovery $(ARGS)
 
 .PHONY: check
 check: setup ## What CI checks besides the tests: format, lint, types, layers, house rules, docs, migrations

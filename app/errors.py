@@ -3,19 +3,21 @@
 SurefootError
 ├── RequestError            the request itself is wrong; repeating it unchanged cannot help
 │   ├── IdempotencyKeyMissing 400 · IdempotencyKeyInvalid 400 · MalformedJson 400 · Unauthorized 401
-│   ├── Forbidden 403 · NotFound 404 · MethodNotAllowed 405 · BodyTooLarge 413 · UnsupportedMediaType 415
+│   ├── ResultTokenInvalid 401 · Forbidden 403 · ApproverIsSubmitter 403
+│   ├── NotFound 404 · MethodNotAllowed 405 · BodyTooLarge 413 · UnsupportedMediaType 415
 │   └── IdempotencyKeyReused 422 · InvalidValue 422 · DefinitionInvalid 422 · InputInvalid 422
 │       · OutboundForbidden 422 · Unsupported 422
-├── StateConflict           the request is fine, the state of things does not allow it now
+├── StateConflict           the request is fine, the state of things does not allow it now; `possible` says what instead
 │   ├── RequestInProgress 409 · NotPossible 409 · QuarantineActive 409 · AlreadyResolved 409 · NotInDoubt 409
-│   ├── AlreadyDecided 409 · RevisionChanged 409
+│   ├── AlreadyDecided 409 · RevisionChanged 409 · RequestChanged 409 · AlreadySettled 409
 │   └── ApprovalClosed 410
 ├── Unavailable             repeat it later
 │   └── DatabaseUnavailable 503
 └── Internal 500            a defect of ours
 EngineError                 never leaves the process
 ├── LeaseLost               a write after a claim found another attempt at the fence
-└── IllegalTransition       a fact that the state machine does not list for this state
+├── IllegalTransition       a fact that the state machine does not list for this state
+└── NotRecovered            `surefoot recover` changed nothing, or effects are still held
 """
 
 from __future__ import annotations
@@ -82,10 +84,22 @@ class Unauthorized(RequestError):
     fix = "Send Authorization: Bearer sf_…; `surefoot up` prints the key and puts it in its ready file."
 
 
+class ResultTokenInvalid(RequestError):
+    code, status = "result_token_invalid", 401
+    title = "The token does not belong to a call that waits for its result"
+    fix = "Send Authorization: Bearer and the value of the header Surefoot-Result-Token of the request you answer."
+
+
 class Forbidden(RequestError):
     code, status = "forbidden", 403
     title = "The API key lacks the scope for this"
     fix = "Use a key with the scope named in `detail`, or with `admin`, which includes the others."
+
+
+class ApproverIsSubmitter(RequestError):
+    code, status = "approver_is_submitter", 403
+    title = "Who submitted the workflow may not approve this"
+    fix = "Let somebody decide with another API key; the definition says `approver: other_than_submitter`."
 
 
 class NotFound(RequestError):
@@ -149,7 +163,20 @@ class Unsupported(RequestError):
 
 
 class StateConflict(SurefootError):
-    pass
+    possible: ClassVar[tuple[str, ...]]
+    """What can be done instead, as the problem's `possible`; an instance may say it better in `extra`."""
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        fix: str | None = None,
+        faults: Sequence[Fault] = (),
+        extra: Mapping[str, JSON] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        members = {"possible": list(self.possible), **(extra or {})}
+        super().__init__(detail, fix=fix, faults=faults, extra=members, retry_after=retry_after)
 
 
 class RequestInProgress(StateConflict):
@@ -157,12 +184,14 @@ class RequestInProgress(StateConflict):
     title = "A request with the same key is being stored right now"
     fix = "Repeat the same request after Retry-After; it will return that workflow."
     retryable = True
+    possible = ("repeat after Retry-After",)
 
 
 class NotPossible(StateConflict):
     code, status = "not_possible", 409
-    title = "The workflow is in a state that does not allow this"
+    title = "Its state does not allow this"
     fix = "See `possible` for what it allows."
+    possible = ("read",)
 
 
 class QuarantineActive(StateConflict):
@@ -170,36 +199,56 @@ class QuarantineActive(StateConflict):
     title = "A request that already left may still take effect"
     fix = "Wait until `not_before`, look at the tool again, then say that it did not happen."
     retryable = True
+    possible = ("happened", "abandon", "did_not_happen after not_before")
 
 
 class AlreadyResolved(StateConflict):
     code, status = "already_resolved", 409
     title = "This doubt was settled otherwise"
     fix = "Read the effect; its `resolved` says who settled it, when and how."
+    possible = ("read",)
 
 
 class NotInDoubt(StateConflict):
     code, status = "not_in_doubt", 409
     title = "This effect is not in doubt"
     fix = "Read the effect; only an effect whose state is in_doubt can be resolved."
+    possible = ("read",)
 
 
 class AlreadyDecided(StateConflict):
     code, status = "already_decided", 409
     title = "This approval was decided otherwise"
     fix = "Read the approval; `decision` and `by` say what was decided."
+    possible = ("read",)
 
 
 class RevisionChanged(StateConflict):
     code, status = "revision_changed", 409
     title = "The approval changed after you read it"
     fix = "Read it again and decide with the `revision` it has now."
+    possible = ("read", "decide with the revision it has now")
+
+
+class RequestChanged(StateConflict):
+    code, status = "request_changed", 409
+    title = "What would be sent is not what the approval was asked for"
+    fix = "Reject it, and find out who changed the stored request: nothing of Surefoot does that."
+    possible = ("read", "reject", "cancel the workflow")
+
+
+class AlreadySettled(StateConflict):
+    code, status = "already_settled", 409
+    title = "This call was settled otherwise"
+    fix = "Stop sending: the first outcome that was reported, found or decided stands."
+    possible = ("repeat the outcome it has",)
 
 
 class ApprovalClosed(StateConflict):
     code, status = "approval_closed", 410
     title = "This approval is no longer open"
     fix = "Read the workflow to see how it went on."
+    possible = ("read",)
 
 
 class Unavailable(SurefootError):
@@ -229,3 +278,12 @@ class LeaseLost(EngineError):
 
 class IllegalTransition(EngineError):
     """The state machine does not list this fact for this state: a defect, never input."""
+
+
+class NotRecovered(EngineError):
+    """`surefoot recover` changed nothing, or effects are still held: what is wrong, and what to do."""
+
+    def __init__(self, what: str, *, fix: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix

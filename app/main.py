@@ -20,11 +20,18 @@ from app.api import (
     error_pages,
     events,
     health,
+    metrics,
     openapi,
+    operating,
     problems,
+    resolving,
+    results,
+    step_operating,
     steps,
+    switches,
     traces,
     version,
+    why,
     workflows,
 )
 from app.api.authentication import KnownKeys
@@ -33,13 +40,20 @@ from app.engine.services import Services
 
 ROUTERS = (
     workflows.router,
+    operating.router,
     steps.router,
+    step_operating.router,
     effects.router,
+    resolving.router,
+    results.router,
+    switches.router,
     events.router,
     traces.router,
+    why.router,
     approvals.router,
     administration.router,
     health.router,
+    metrics.router,
     error_pages.router,
 )
 
@@ -57,6 +71,7 @@ def create_app(services: Services, *, stopping: asyncio.Event | None = None) -> 
     app.state.services = services
     app.state.stopping = stopping or asyncio.Event()
     app.state.known_keys = KnownKeys()
+    app.state.readings = metrics.Readings()
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     # --- API ---
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port the API listens on; 0 takes a free one.")
+    public_url: str = Field(
+        default="",
+        description="Base URL under which tools reach this API, to report the results of asynchronous calls. "
+        "Empty: http://host:port.",
+    )
     body_limit: int = Field(default=4 * 1024 * 1024, description="Largest request body, bytes.")
     definition_limit: int = Field(default=1024 * 1024, description="Largest definition, bytes.")
     steps_limit: int = Field(default=1000, description="Most steps in one definition.")
@@ -68,7 +73,10 @@ class Settings(BaseSettings):
         default=2.0, ge=0, description="A worker stops sending this long before its lease could end, seconds."
     )
     key_margin: float = Field(
-        default=60.0, ge=0, description="A key is not trusted this long before the tool forgets it, seconds."
+        default=60.0,
+        ge=0,
+        description="A key is not trusted this long before the tool forgets it (the tool's settle_time if that is longer), "
+        "seconds.",
     )
     tool_timeout: float = Field(
         default=30.0, gt=0, description="Default timeout of one attempt at a tool call, seconds."

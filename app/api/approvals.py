@@ -19,8 +19,9 @@ from app.api.shapes.listing import Page
 from app.api.shapes.values import JSON
 from app.api.workflow_reading import workflow_id_of
 from app.domain import headlines, ids
+from app.domain.faults import Fault
 from app.engine import decide_approval as deciding
-from app.errors import NotFound
+from app.errors import InvalidValue, NotFound
 from app.store import approval_views
 from app.store.approval_views import Row
 
@@ -31,6 +32,7 @@ class DecisionBody(body.Body):
     decision: Literal["approve", "edit", "reject", "respond"]
     """One of the approval's `allow`."""
     values: JSON = None
+    """With `edit`: what takes the place of what was shown; of a held call, its whole new arguments."""
     comment: Annotated[str, StringConstraints(max_length=4000)] | None = None
     revision: int = Field(ge=1, le=2**31 - 1)
     """The approval's `revision` as you saw it."""
@@ -99,10 +101,15 @@ async def decide_approval(
     query: Annotated[NoQuery, Query()],
 ) -> Response:
     """Bound to what was shown: another `revision` is 409. The same decision again is the same answer, another one is
-    409, and a decision after the end is 410."""
+    409, and a decision after the end is 410. `edit` approves other arguments; they are kept beside the original ones.
+    With `approver: other_than_submitter` the key that submitted the workflow is refused (403)."""
     idempotency.read_key(request.headers)
     approval_id = _approval_id(approval)
     decided = body.check(DecisionBody, await body.read_object(request))
+    if decided.decision == "edit" and "values" not in decided.model_fields_set:
+        detail = "An edit needs the values that are approved instead."
+        fault = Fault(code="missing_field", pointer="/values", detail=detail, fix="Send them as `values`.")
+        raise InvalidValue(detail, faults=[fault])
     await deciding.decide(
         services_of(request),
         caller.tenant_id,

@@ -10,7 +10,7 @@ from app.api.shapes.problem import Problem
 
 _WHEN: Final = {
     400: "The request cannot be read.",
-    401: "No valid API key.",
+    401: "No valid API key or token.",
     403: "The key lacks the scope.",
     404: "Nothing here with that id.",
     409: "The state of things does not allow it now.",
@@ -29,12 +29,16 @@ def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": _WHEN[status]} for status in statuses}
 
 
-def accepts(model: type[BaseModel], *, key: str, required: bool = True) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads `model` as its JSON body. `key`: is an Idempotency-Key `required`?"""
+def accepts(model: type[BaseModel], *, key: str | None, required: bool = True) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads `model` as its JSON body. `key`: is an Idempotency-Key `required`,
+    `accepted`, or (None) none of its concern?"""
     REQUEST_MODELS[model.__name__] = model
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    reads = {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+    if key is None:
+        return reads
     return {
-        "requestBody": {"required": required, "content": {"application/json": {"schema": schema}}},
+        **reads,
         "parameters": [
             {
                 "name": "Idempotency-Key",

@@ -1,7 +1,8 @@
 """`/livez`, `/readyz`, `/version`: for machines, without a key.
 
 Live means the loop turns: no I/O. Ready means Postgres answers and has the migrations this code needs; Redis away is
-`degraded` and still ready, because the sweep finds what is due.
+`degraded` and still ready, because the sweep finds what is due. So is a database that was restored: no effect is made
+until `surefoot recover`, everything else goes on.
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ from app.api import answering, version
 from app.api.context import services_of
 from app.api.shapes.administration import Live, Ready, Version
 from app.domain.states import ENGINE_VERSION
-from app.store import durability, migrating
+from app.store import durability, identity, migrating
 
 router = APIRouter(tags=["health"])
 
 PATIENCE: Final = 3.0
 """Seconds the database has to answer a readiness probe: probes time out after five or so."""
+
+RESTORED: Final = (
+    "The database was restored, or another server took over: run `surefoot recover --since <the instant it was set "
+    "back to>`, or `surefoot recover --nothing-lost`; docs/restore.md says which."
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -55,6 +61,7 @@ async def readyz(request: Request) -> Response:
         async with asyncio.timeout(PATIENCE), services.database.reading() as connection:
             at = await migrating.read_current(connection)
             weak = await durability.weaknesses(connection)
+            restored = (await identity.looked_at(connection)).changed if at == migrating.head() else False
     except (SQLAlchemyError, psycopg.Error, TimeoutError, OSError) as error:
         _log.warning("not ready", error=type(error).__name__)
         detail = "Postgres does not answer."
@@ -66,6 +73,10 @@ async def readyz(request: Request) -> Response:
         )
         ready = ready.model_copy(update={"status": "unavailable", "database": "not_migrated", "detail": detail})
         return _uncached(request, ready, status=503)
+    if restored:
+        detail = "Reading and submitting work; no effect is made until the lost time is accounted for."
+        ready = ready.model_copy(update={"status": "degraded", "database": "restored", "detail": detail})
+        weak = [RESTORED, *weak]
     return _uncached(request, ready.model_copy(update={"attention": weak}))
 
 

@@ -49,7 +49,23 @@ _SUBMISSION_EXAMPLE: Final = {
 _EXAMPLES: Final[dict[str, Any]] = {
     "SubmissionBody": _SUBMISSION_EXAMPLE,
     "CancelBody": {"reason": "The customer called it off."},
+    "PauseBody": {"reason": "The bank has announced maintenance."},
+    "ResumeBody": {"reason": "The bank is back."},
+    "RetryBody": {"note": "The model key is renewed."},
+    "CompensateBody": {"mode": "undo", "note": "The customer wants the money back."},
+    "OperateStepBody": {"note": "Not needed for this customer."},
+    "CompleteStepBody": {"output": {"event_id": "8841"}, "note": "Entered by hand."},
     "ResolveBody": {"outcome": "did_not_happen", "note": "No entry in the calendar; checked by hand."},
+    "ResolveManyBody": {
+        "filter": {"tool": "email.send", "since": "2026-11-22T09:00:00Z"},
+        "outcome": "probe",
+        "note": "The mail server is back.",
+        "limit": 500,
+        "dry_run": True,
+    },
+    "SettleUndoBody": {"action": "done", "note": "Refunded by hand, receipt 7731."},
+    "HoldBody": {"reason": "It sends everything twice today."},
+    "ResultBody": {"outcome": "succeeded", "result": {"report": "https://example.com/reports/7731.pdf"}},
     "DecisionBody": {"decision": "approve", "comment": "Looks right.", "revision": 1},
 }
 

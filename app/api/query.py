@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.domain.states import ApprovalStatus, CallState, StepState, WorkflowStatus
+from app.domain.states import ApprovalStatus, CallState, StepState, Undo, WorkflowStatus
 
 PAGE: Final = 50
 LARGEST_PAGE: Final = 500
@@ -70,6 +70,12 @@ class StepsQuery(PageQuery):
 
 class EffectsQuery(PageQuery):
     state: Annotated[list[CallState], Field(description="One or more states, as in_doubt.")] = []
+    undo: Annotated[list[Undo], Field(description="What became of undoing it: failed is a work-list.")] = []
+    tool: Annotated[Text | None, Field(description="Only of this tool.")] = None
+
+
+class TenantEffectsQuery(EffectsQuery):
+    workflow: Annotated[Text | None, Field(description="Only of this workflow, wf_….")] = None
 
 
 class ApprovalsQuery(PageQuery):

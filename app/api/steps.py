@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,7 +28,7 @@ from app.store.step_views import Row, StepPlace
 router = APIRouter(tags=["steps"])
 
 _PATH: Final = re.compile(r"[a-z0-9_]{1,128}(\.[a-z0-9_]{1,128}){0,16}", re.ASCII)
-"""What a step's path may look like; anything else cannot be found."""
+"""What a step's path looks like."""
 
 CallNumber = Annotated[int, Path(ge=1, le=2**31 - 1, description="Number of the call in its step, from 1.")]
 
@@ -59,13 +60,14 @@ async def list_steps(
         attempts = await step_views.attempt_counts(
             connection, workflow_id=workflow_id, paths=[row["path"] for row in rows]
         )
+        operated = await step_views.operated(connection, workflow_id=workflow_id, rows=rows)
     plan = await services_of(request).plans.get(caller.tenant_id, owner["plan_digest"])
     next_cursor = cursors.encode(_parts(step_views.place(rows[-1])), of=of) if has_more else None
     page = Page[Step](
         data=[
             step_shape(
                 row,
-                headline=headlines.step_headline(row),
+                headline=headlines.step_headline(row, operated=operated.get(row["path"])),
                 needs=_needs(plan, row),
                 attempts=attempts.get(row["path"], 0),
             )
@@ -93,7 +95,11 @@ async def get_step(
     query: Annotated[NoQuery, Query()],
 ) -> Response:
     """`path` is `understand`, for an item `availability.3`."""
-    workflow_id = workflow_id_of(workflow)
+    return answering.answer(request, await read(request, caller, workflow_id_of(workflow), path))
+
+
+async def read(request: Request, caller: Caller, workflow_id: UUID, path: str) -> StepDetail:
+    """The step as it is now. Raises NotFound."""
     async with services_of(request).database.reading() as connection:
         owner = await row_of(connection, tenant_id=caller.tenant_id, workflow_id=workflow_id)
         row = await _step(connection, owner, path)
@@ -101,10 +107,10 @@ async def get_step(
         attempts = await step_views.attempts_of(
             connection, workflow_id=workflow_id, call_ids=[call["id"] for call in calls]
         )
+        operated = await step_views.operated(connection, workflow_id=workflow_id, rows=[row])
     plan = await services_of(request).plans.get(caller.tenant_id, owner["plan_digest"])
-    headline = headlines.step_headline(row, calls=calls)
-    shape = step_detail(row, headline=headline, needs=_needs(plan, row), calls=calls, attempts=attempts)
-    return answering.answer(request, shape)
+    headline = headlines.step_headline(row, calls=calls, operated=operated.get(path))
+    return step_detail(row, headline=headline, needs=_needs(plan, row), calls=calls, attempts=attempts)
 
 
 @router.get(
@@ -140,11 +146,20 @@ async def get_call(
 
 
 async def _step(connection: AsyncConnection, owner: Row, path: str) -> Row:
-    known = _PATH.fullmatch(path) is not None
+    known = known_path(path)
     row = await step_views.one(connection, workflow_id=owner["id"], path=path) if known else None
     if row is None:
-        raise NotFound(f"The workflow has no step {path[:128]}.", fix="See its steps for the paths it has.")
+        raise no_step(path)
     return row
+
+
+def known_path(path: str) -> bool:
+    """Whether a step may be called so; anything else need not be looked for."""
+    return _PATH.fullmatch(path) is not None
+
+
+def no_step(path: str) -> NotFound:
+    return NotFound(f"The workflow has no step {path[:128]}.", fix="See its steps for the paths it has.")
 
 
 def _needs(plan: Plan, row: Row) -> list[str]:

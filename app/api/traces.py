@@ -65,7 +65,14 @@ def _render(
     owner: dict[str, Any], rows: TraceRows, *, form: str, width: int, source_name: str | None, now: datetime
 ) -> bytes:
     trace = build_trace(
-        owner, rows.steps, rows.calls, rows.attempts, approvals=rows.approvals, source_name=source_name, now=now
+        owner,
+        rows.steps,
+        rows.calls,
+        rows.attempts,
+        approvals=rows.approvals,
+        findings=rows.findings,
+        source_name=source_name,
+        now=now,
     )
     if form == "text":
         return render_text(trace, width=width).encode("utf-8", "replace")

@@ -21,8 +21,8 @@ from app.api.shapes.workflow import Workflow, workflow_shape
 from app.domain import headlines, ids
 from app.domain.states import FINAL_STATUSES, WorkflowStatus
 from app.errors import NotFound
-from app.store import workflow_views
-from app.store.workflow_views import Row
+from app.store import why_views, workflow_views
+from app.store.workflow_views import Row, Waits
 
 FIRST_POLL: Final = 0.05
 """Seconds. A held request asks soon at first (a workflow of quick calls takes parts of a second) …"""
@@ -38,11 +38,14 @@ class Reading:
     shape: Workflow
     revision: int
     etag: str
+    needs_operator: bool
+    """Whatever its status: a failure is held, or an undo failed and nothing else is under way."""
 
     @property
     def settled(self) -> bool:
         """It ended, or goes on only after a person did something."""
-        return self.shape.status in FINAL_STATUSES or self.shape.status in NEEDS_A_PERSON
+        status = self.shape.status
+        return status in FINAL_STATUSES or status in NEEDS_A_PERSON or self.needs_operator
 
 
 def workflow_id_of(text: str) -> UUID:
@@ -64,13 +67,28 @@ async def read(request: Request, *, tenant_id: UUID, workflow_id: UUID) -> Readi
     """Raises NotFound, also for another tenant's workflow."""
     async with services_of(request).database.reading() as connection:
         row = await row_of(connection, tenant_id=tenant_id, workflow_id=workflow_id)
-        waits = await workflow_views.waits(connection, [row])
+        waits = (await workflow_views.waits(connection, [row]))[workflow_id]
         symptoms = (await workflow_views.symptoms(connection, [row])).get(workflow_id, [])
-        steps, calls = await workflow_views.story(connection, row)
-    headline = headlines.workflow_headline(row, steps=steps, calls=calls)
-    shape = workflow_shape(row, headline=headline, waits=waits[workflow_id], symptoms=symptoms)
-    etag = "-".join([str(row["revision"]), *symptoms])
-    return Reading(shape=shape, revision=row["revision"], etag=f'"{etag}"')
+        headline = await headline_of(connection, row, waits=waits)
+    shape = workflow_shape(row, headline=headline, waits=waits, symptoms=symptoms)
+    asked_now = ["asking"] if any(call["asking"] and call["next_at"] is None for call in waits.pending) else []
+    etag = "-".join([str(row["revision"]), *symptoms, *asked_now])
+    needs_operator = row["saga"] == "held" or (row["undos_failed"] > 0 and row["open_calls"] == 0)
+    return Reading(shape=shape, revision=row["revision"], etag=f'"{etag}"', needs_operator=needs_operator)
+
+
+async def headline_of(connection: AsyncConnection, row: Row, *, waits: Waits | None = None) -> str:
+    """The sentences about a workflow that everybody shows. `waits` if they were read already."""
+    if waits is None:
+        waits = (await workflow_views.waits(connection, [row]))[row["id"]]
+    steps, calls = await workflow_views.story(connection, row)
+    pause = None
+    if row["status"] == WorkflowStatus.PAUSED:
+        pause = await why_views.pause_of(connection, workflow_id=row["id"])
+    probed = [call["id"] for call in waits.pending if call["asking"] is not None]
+    said = await why_views.verdicts_of(connection, workflow_id=row["id"], call_ids=probed) if probed else {}
+    pending = [{**call, "said": said.get(call["id"])} for call in waits.pending]
+    return headlines.workflow_headline(row, steps=steps, calls=calls, pending=pending, pause=pause)
 
 
 async def hold(

@@ -1,4 +1,4 @@
-"""`/v1/workflows`: submit, list, read, cancel."""
+"""`/v1/workflows`: submit, list, read. What an operator does to one is in `app/api/operating.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from app.api import answering, body, cursors, idempotency, preferences, submission, workflow_reading
@@ -25,7 +24,7 @@ from app.domain import headlines
 from app.domain.faults import Fault
 from app.domain.states import FINAL_STATUSES
 from app.domain.transition import DEFAULT_WEBHOOK_EVENTS
-from app.engine import cancel, submit
+from app.engine import submit
 from app.engine.submit import Submission, Submitted
 from app.errors import DefinitionInvalid, IdempotencyKeyReused, InputInvalid, InvalidValue, SurefootError, Unsupported
 from app.store import key_lookup, workflow_views
@@ -38,10 +37,6 @@ RETRY_AFTER: Final = "1"
 
 _LABEL: Final = "label."
 _UNBUILT_FILTERS: Final = ("q",)
-
-
-class CancelBody(body.Body):
-    reason: Annotated[str, StringConstraints(max_length=2000)] | None = Field(default=None)
 
 
 @router.post(
@@ -100,6 +95,7 @@ async def _submit(
         webhook=told,
         deadline=checked.deadline_after,
         traceparent=str(passage_of(request).trace),
+        by=caller.name,
     )
     try:
         return await submit.submit(services_of(request), wanted)
@@ -251,32 +247,6 @@ async def get_workflow(
     )
     applied = {"Preference-Applied": f"wait={seconds}"}
     return answering.answer(request, reading.shape, etag=reading.etag, headers=applied)
-
-
-@router.post(
-    "/v1/workflows/{workflow}/cancel",
-    operation_id="cancel_workflow",
-    summary="Cancel a workflow",
-    status_code=202,
-    response_model=Workflow,
-    responses=problems_of(400, 401, 403, 404, 409, 413, 415, 422, 503),
-    openapi_extra=accepts(CancelBody, key="accepted", required=False),
-)
-async def cancel_workflow(
-    workflow: str,
-    request: Request,
-    caller: Annotated[Caller, Depends(needs("operate"))],
-    query: Annotated[NoQuery, Query()],
-) -> Response:
-    """Nothing new is started; what is in flight is settled first. Cancelling again is the same answer."""
-    idempotency.read_key(request.headers)
-    workflow_id = workflow_id_of(workflow)
-    checked = body.check(CancelBody, await body.read_object(request, required=False))
-    await cancel.cancel(services_of(request), caller.tenant_id, workflow_id, reason=checked.reason, by=caller.name)
-    reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=workflow_id)
-    return answering.answer(
-        request, reading.shape, status=202, headers={"Location": reading.shape.links.self, "ETag": reading.etag}
-    )
 
 
 def _settled(reading: Reading) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 15.0
 """Seconds for one answer, beyond what `Prefer: wait` asks for."""
 AWAY: Final = frozenset({502, 503, 504})
+_WITH_BODY: Final = frozenset({"POST", "PUT"})
 
 
 class Problem(Exception):
@@ -65,9 +66,16 @@ class Client:
         headers = {} if wait is None else {"Prefer": f"wait={wait}"}
         return self._send("GET", path, query=query, headers=headers, patience=float(wait or 0)).body
 
-    def post(self, path: str, body: JSON, *, key: str | None = None) -> Answer:
+    def post(self, path: str, body: JSON, *, key: str | None = None, patience: float = 0.0) -> Answer:
+        """`patience`: seconds more than usual that the answer may take."""
         headers = {} if key is None else {"Idempotency-Key": key}
-        return self._send("POST", path, body=body, headers=headers)
+        return self._send("POST", path, body=body, headers=headers, patience=patience)
+
+    def put(self, path: str, body: JSON) -> JSON:
+        return self._send("PUT", path, body=body, headers={}).body
+
+    def delete(self, path: str) -> JSON:
+        return self._send("DELETE", path, headers={}).body
 
     def _send(
         self,
@@ -86,7 +94,7 @@ class Client:
                 method,
                 path,
                 params=None if query is None else {name: value for name, value in query.items() if value is not None},
-                json=body if method == "POST" else None,
+                json=body if method in _WITH_BODY else None,
                 headers=dict(headers),
                 timeout=TIMEOUT + patience,
             )

@@ -26,6 +26,8 @@ PATIENCE: Final = 15.0
 
 _PERSONS: Final = frozenset({"approval", "doubt"})
 _PERSONS_REASONS: Final = frozenset({"approval", "repeat", "drift", "poisoned", "operator", "budget"})
+_OPERATORS: Final = frozenset({"saga", "compensation"})
+"""What a workflow waits for while it fails or undoes: its status says that, and not `waiting`."""
 _SAID_ELSEWHERE: Final = frozenset({"step", "attempt"})
 
 
@@ -74,6 +76,8 @@ def settled(workflow: Mapping[str, JSON]) -> bool:
 
 
 def needs_person(workflow: Mapping[str, JSON]) -> bool:
+    if workflow["status"] == "paused" or any(one["kind"] in _OPERATORS for one in workflow["waiting_on"]):
+        return True
     if workflow["status"] != "waiting":
         return False
     return any(

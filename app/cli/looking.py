@@ -1,4 +1,4 @@
-"""The commands that look: list, show, trace, effects, events. They change nothing.
+"""The commands that look: list, show, trace, events (and effects, in `effects.py`). They change nothing.
 
 `trace` asks for the tree and draws it here, so that it fits this terminal; `--json` prints what the server said.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Final, TextIO
+from urllib.parse import quote
 
 import typer
 
-from app.cli import following, labels, printing
+from app.cli import following, labels, next_commands, printing
 from app.cli.session import client_of
 from app.domain.outcomes import JSON
 from app.domain.plain import plain
@@ -100,35 +101,6 @@ def trace(
             printing.out(drawn(client, workflow, columns=width, stream=sys.stdout).rstrip("\n"))
 
 
-def effects(ctx: typer.Context, workflow: WorkflowId, as_json: AsJson = False) -> None:
-    """What a workflow changed in the world, and what nobody knows."""
-    with client_of(ctx) as client:
-        page = client.get(f"/v1/workflows/{workflow}/effects")
-    if as_json:
-        printing.as_json(page)
-        return
-    if not page["data"]:
-        printing.note(f"It changed nothing in the world so far.\n  surefoot trace {workflow}")
-        return
-    printing.table(
-        [
-            (
-                glyph_of(one["state"]), one["state"], one["step"], str(one["tool"]), one["effect"],
-                str(one["attempts"]), one["id"], f"key {one['key']}" if one["key"] else "no key",
-            )
-            for one in page["data"]
-        ],
-        head=("", "state", "step", "tool", "class", "tries", "effect", "key"),
-    )  # fmt: skip
-    for one in page["data"]:
-        if one["state"] == "in_doubt":
-            printing.out(f"surefoot resolve {one['id']} happened|did-not-happen|abandon --note '…'")
-        if one["resolved"]:
-            said = one["resolved"]
-            told = f"{said['by']} said {str(said['outcome']).replace('_', ' ')}: {said['note']}"
-            printing.out(plain(f"{one['id']} was in doubt; {told}"))
-
-
 def events(ctx: typer.Context, workflow: WorkflowId, as_json: AsJson = False) -> None:
     """Everything that happened, numbered without gaps; with --json one object per line."""
     with client_of(ctx) as client:
@@ -175,18 +147,8 @@ def drawn(client: Client, workflow: str, *, columns: int | None, stream: TextIO)
 
 def say_what_to_do(workflow: Mapping[str, JSON]) -> None:
     """The next command for what it waits for or why it failed, on stderr: no dead end."""
-    for command in commands(workflow):
+    for command in next_commands.of_workflow(workflow):
         printing.note(f"  {command}")
-
-
-def commands(workflow: Mapping[str, JSON]) -> list[str]:
-    found = []
-    for one in workflow["waiting_on"]:
-        if one.get("approval"):
-            found.append(f"surefoot approve {one['approval']}")
-        elif one["kind"] == "doubt" and one.get("effect"):
-            found.append(f"surefoot resolve {one['effect']} happened|did-not-happen|abandon --note '…'")
-    return [*found, f"surefoot trace {workflow['id']}"]
 
 
 def _path(what: str, step: str | None, call: int | None) -> str:
@@ -196,7 +158,7 @@ def _path(what: str, step: str | None, call: int | None) -> str:
         return f"/v1/effects/{what}"
     path = f"/v1/workflows/{what}"
     if step is not None:
-        path += f"/steps/{step}"
+        path += f"/steps/{quote(step, safe='')}"
     elif call is not None:
         raise typer.BadParameter("--call needs a step: surefoot show wf_… understand --call 1")
     return path if call is None else f"{path}/calls/{call}"
@@ -226,7 +188,7 @@ def _show_workflow(found: Mapping[str, JSON]) -> None:
             printing.out(f"fix          {plain(str(found['failure']['fix']))}")
     for name in ("input", "output"):
         _value(name, found[name])
-    printing.out(f"next         {' | '.join(commands(found))}")
+    _lines("next", next_commands.of_workflow(found))
 
 
 def _show_step(workflow: str, found: Mapping[str, JSON]) -> None:
@@ -281,7 +243,11 @@ def _facts(facts: Mapping[str, JSON]) -> None:
 def _value(name: str, value: JSON) -> None:
     if value is None or value == [] or value == {}:
         return
-    lines: Sequence[str] = [plain(value)] if isinstance(value, str) else printing.pretty(value)
+    _lines(name, [plain(value)] if isinstance(value, str) else printing.pretty(value))
+
+
+def _lines(name: str, lines: Sequence[str]) -> None:
+    """The first beside its name, the others below it."""
     printing.out(f"{name:<12} {lines[0]}")
     for line in lines[1:]:
         printing.out(f"{'':<12} {line}")

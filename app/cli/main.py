@@ -1,4 +1,4 @@
-"""`surefoot`: the command line. Every command but up, demo, api, worker and migrate is a client of the HTTP API.
+"""`surefoot`: the command line. All commands but up, demo, api, worker, migrate, recover are clients of the HTTP API.
 
 This file only assembles: which command is which function, the options before the command, and how an exception ends
 the process (`exits.py` lists the codes). Heavy imports happen inside the commands, so that `--help` is quick.
@@ -15,7 +15,20 @@ from typing import Annotated, Final
 import typer
 from typer.exceptions import TyperException
 
-from app.cli import deciding, demo, looking, printing, processes, submitting
+from app.cli import (
+    checking_tools,
+    deciding,
+    demo,
+    doctor,
+    effects,
+    explaining,
+    looking,
+    operating,
+    printing,
+    processes,
+    recovering,
+    submitting,
+)
 from app.cli.client import Problem
 from app.cli.exits import UNREACHABLE, USAGE, Stop
 from app.cli.session import Chosen
@@ -56,17 +69,30 @@ app.command("submit")(submitting.submit)
 app.command("list")(looking.list_)
 app.command("show")(looking.show)
 app.command("trace")(looking.trace)
-app.command("effects")(looking.effects)
+app.command("why")(explaining.why)
+app.command("effects")(effects.effects)
 app.command("events")(looking.events)
 app.command("approve")(deciding.approve)
 app.command("reject")(deciding.reject)
 app.command("resolve")(deciding.resolve)
 app.command("cancel")(deciding.cancel)
+app.command("pause")(operating.pause)
+app.command("resume")(operating.resume)
+app.command("retry")(operating.retry)
+app.command("compensate")(operating.compensate)
+app.command("step")(operating.step)
+app.command("undo")(operating.undo)
+app.command("hold")(operating.hold)
+app.command("release")(operating.release)
+app.command("holds")(operating.holds)
 app.command("demo")(demo.demo)
+app.add_typer(checking_tools.tools, name="tool")
 app.command("up")(processes.up)
 app.command("api")(processes.api)
 app.command("worker")(processes.worker)
 app.command("migrate")(processes.migrate)
+app.command("recover")(recovering.recover)
+app.command("doctor")(doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -113,9 +113,10 @@ def problem(error: Problem) -> None:
         note(f"      {plain(str(fault.get('detail') or fault.get('code') or ''))}")
         if fault.get("fix"):
             note(f"      fix: {plain(str(fault['fix']))}")
-    for extra in ("possible", "not_before"):
-        if document.get(extra):
-            note(f"{extra.replace('_', ' ')}  {plain(json.dumps(document[extra], ensure_ascii=False))}")
+    if document.get("possible"):
+        note(f"possible  {plain(', '.join(map(str, document['possible'])))}")
+    if document.get("not_before"):
+        note(f"not before  {plain(str(document['not_before']))}")
     if document.get("fix"):
         note(f"fix    {plain(str(document['fix']))}")
     named = " · ".join(f"{name} {plain(str(document[name]))}" for name in ("code", "request_id") if document.get(name))

@@ -11,6 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 from app.domain.outcomes import JSON
+from app.domain.states import AttemptOutcome, EffectClass
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Workflow:
     engine_version: int
     status: str
     idempotency_key: str
+    submitted_by: str = ""
     input: JSON
     output: JSON = None
     failure: JSON = None
@@ -46,6 +48,16 @@ class Workflow:
     retries: int = 0
     effects_done: int = 0
     effects_undone: int = 0
+    effects_abandoned: int = 0
+    undos: int = 0
+    """Effects whose compensation is recorded, running or failed: what a saga has before it."""
+    undos_failed: int = 0
+    """Of these: those that wait for an operator."""
+    pivot_passed: bool = False
+    saga: str | None = None
+    """`held`: drained, an operator decides; `undo`, `keep`: decided by one."""
+    restored_to: datetime | None = None
+    """The database was set back to this instant while the workflow was alive: what it asks for may be done already."""
     duplicates_prevented: int = 0
     spent_microusd: int = 0
     recovery_microusd: int = 0
@@ -54,6 +66,8 @@ class Workflow:
     deadline_at: datetime
     created_at: datetime
     started_at: datetime | None = None
+    reopened_at: datetime | None = None
+    """When it was last retried: its deadline counts from then."""
     updated_at: datetime
     ended_at: datetime | None = None
 
@@ -78,7 +92,8 @@ class StepRow:
     failure: JSON = None
     undo: str = "none"
     counters: dict[str, int] = field(default_factory=dict)
-    """Changed requests per failure kind, and `timed_out`."""
+    """Changed requests per failure kind; `timed_out`; `tainted`; for a saga `undo` (effects of this step and its items
+    that are not undone yet) and `undoing` (those under way)."""
     calls: int = 0
     turn: int = 0
     conversation: int = 0
@@ -140,7 +155,8 @@ class Call:
     attempts: int = 0
     lost_in_a_row: int = 0
     tries: dict[str, int] = field(default_factory=dict)
-    """Repeats of the same bytes, per failure kind."""
+    """Repeats of the same bytes, per failure kind; `probe`: probes made; `restored`: it may have been sent in the time
+    that a restore of the database has lost."""
     request: JSON
     key: str | None = None
     business_key: bool = False
@@ -153,6 +169,9 @@ class Call:
     change: JSON = None
     recovery: list[JSON] = field(default_factory=list)
     target: UUID | None = None
+    """The call a probe or compensation is about; the owner of the business key for one that is attached."""
+    probe_id: UUID | None = None
+    """The open probe of a call that is probing; the compensation of one that is being undone."""
     lane: str = "calls"
     priority: int = 0
     result: JSON = None
@@ -161,6 +180,8 @@ class Call:
     doubt_since: datetime | None = None
     resolved: JSON = None
     undo: str = "none"
+    compensation: JSON = None
+    """Recorded when it succeeded: tool and arguments of the call that undoes it, or why they could not be made."""
     engine_version: int
     created_at: datetime
     ended_at: datetime | None = None
@@ -170,6 +191,33 @@ class Call:
 
     def attempt(self, attempt_id: UUID) -> Attempt | None:
         return next((attempt for attempt in self.history if attempt.id == attempt_id), None)
+
+    @property
+    def vouched(self) -> int:
+        """Up to which attempt a person or a probe said that it did not happen."""
+        resolved = self.resolved or {}
+        return int(resolved["attempts"] if resolved.get("outcome") == "did_not_happen" else resolved.get("vouched", 0))
+
+    @property
+    def uncertain(self) -> list[Attempt]:
+        """Attempts that may have taken effect and for which nobody has vouched."""
+        word = self.vouched
+        return [a for a in self.history if a.outcome in (None, AttemptOutcome.UNKNOWN) and a.n > word]
+
+    @property
+    def succeeded_once(self) -> bool:
+        """Whether a success is on record."""
+        return any(attempt.outcome == AttemptOutcome.SUCCEEDED for attempt in self.history)
+
+    @property
+    def lost_past(self) -> bool:
+        """It may have been sent in the time that a restore of the database has lost, and nobody has vouched since."""
+        return "restored" in self.tries and (self.resolved or {}).get("outcome") != "did_not_happen"
+
+    @property
+    def maybe_done(self) -> bool:
+        """Whether something in the world may have changed by it, for all anybody knows."""
+        return self.effect != EffectClass.READ_ONLY and bool(self.uncertain)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -186,6 +234,7 @@ class Approval:
     allow: list[str]
     revision: int = 1
     arguments_sha256: str | None = None
+    approver: str = "anyone"
     on_expire: str = "reject"
     expires_at: datetime | None = None
     decision: str | None = None
@@ -232,5 +281,7 @@ class Snapshot:
     """Every call, approval and begun step that is still open was loaded."""
     children: set[str] = field(default_factory=set)
     """Parents all of whose items were loaded."""
+    top: bool = False
+    """Every step that is no item was loaded."""
     answered: list[object] = field(default_factory=list)
     """Facts whose reads were made for them (see `transitions._needs_more`)."""

@@ -24,6 +24,7 @@ def request_approval(
     on_expire: str = "reject",
     call_id: UUID | None = None,
     arguments_sha256: str | None = None,
+    approver: str = "anyone",
 ) -> None:
     place = (str(row.workflow_id), row.path, str(row.turn), str(call_id))
     approval = Approval(
@@ -38,6 +39,7 @@ def request_approval(
         show=show,
         allow=allow,
         arguments_sha256=arguments_sha256,
+        approver=approver,
         on_expire=on_expire,
         expires_at=None if expires is None else draft.now + expires,
         created_at=draft.now,

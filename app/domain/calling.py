@@ -16,7 +16,7 @@ from app.domain import canonical, ids
 from app.domain.aggregate import Call, Message, StepRow
 from app.domain.outcomes import JSON
 from app.domain.plan import Step, Tool
-from app.domain.states import CallKind, CallState, EffectClass, HeldReason
+from app.domain.states import AttemptOutcome, CallKind, CallState, EffectClass, FailureKind, HeldReason
 from app.domain.transition import Draft
 
 _KEY_DOMAIN: Final = "surefoot/idempotency-key/v1"
@@ -27,7 +27,16 @@ def next_number(draft: Draft, row: StepRow) -> tuple[int, UUID]:
     """The next call's number in its step and its id, which follows from its place."""
     row.calls += 1
     draft.touch(row)
-    return row.calls, ids.timed(draft.now, str(draft.workflow.id), row.path, str(row.calls))
+    return row.calls, call_id(draft, row, row.calls)
+
+
+def call_id(draft: Draft, row: StepRow, n: int) -> UUID:
+    """The id that the step's `n`th call has if it is made in this decision."""
+    return ids.timed(draft.now, str(draft.workflow.id), row.path, str(n))
+
+
+def shown_id(call: Call) -> str:
+    return ids.encode("call", call.id)
 
 
 def hash_of(arguments: JSON) -> str:
@@ -46,6 +55,9 @@ def tool_call(
     ordinal: int = 0,
     tool_use_id: str | None = None,
     held: HeldReason | None = None,
+    retry_of: Call | None = None,
+    change: JSON = None,
+    target: UUID | None = None,
 ) -> Call:
     n, call_id = next_number(draft, row)
     keyed = tool.effect is EffectClass.KEYED
@@ -70,12 +82,112 @@ def tool_call(
         key_ttl_ms=_milliseconds(tool.key_ttl) if keyed and tool.key_ttl is not None else None,
         timeout_ms=_milliseconds(tool.timeout),
         settle_ms=_milliseconds(tool.settle_time),
+        retry_of=None if retry_of is None else retry_of.id,
+        change=change,
+        target=target,
         engine_version=draft.workflow.engine_version,
         created_at=draft.now,
     )
     if keyed:
         call.key = wire_key(call)
     return draft.add_call(call)
+
+
+def again(draft: Draft, row: StepRow, tool: Tool, call: Call, *, change: JSON, held: HeldReason | None = None) -> Call:
+    """The same wish as a new call: after a definite end of the first, never while it may have happened."""
+    return tool_call(
+        draft,
+        row,
+        tool,
+        call.request["arguments"],
+        generation=call.generation + (1 if _refused(call) else 0),
+        turn=call.turn,
+        ordinal=call.ordinal,
+        tool_use_id=call.tool_use_id,
+        retry_of=call,
+        change=change,
+        held=held,
+    )
+
+
+def _refused(call: Call) -> bool:
+    """Whether it definitely failed under its key, which a drain calls cancelled: the tool would replay that failure."""
+    if call.state == CallState.FAILED:
+        return True
+    last = None if call.attempt_id is None else call.attempt(call.attempt_id)
+    failed = last is not None and last.outcome == AttemptOutcome.FAILED
+    # Without a failure it was about to be sent under the next generation; 429 executed nothing under this one.
+    return failed and (call.failure or {}).get("kind") not in (None, FailureKind.RATE_LIMITED)
+
+
+def probe_call(
+    draft: Draft, row: StepRow, tool: Tool, arguments: Mapping[str, JSON], *, target: Call, delay: timedelta
+) -> Call:
+    """Ask the world whether `target` took effect. A call of its own, harmless, that ignores pause and drain."""
+    n, call_id = next_number(draft, row)
+    call = Call(
+        workflow_id=draft.workflow.id,
+        id=call_id,
+        tenant_id=draft.workflow.tenant_id,
+        step=row.path,
+        n=n,
+        kind=CallKind.PROBE,
+        tool=tool.name,
+        turn=target.turn,
+        ordinal=target.ordinal,
+        args_sha256=hash_of(arguments),
+        effect=EffectClass.READ_ONLY,
+        state=CallState.DUE,
+        request={"tool": tool.name, "arguments": arguments, "business_key": None},
+        timeout_ms=_milliseconds(tool.timeout),
+        settle_ms=0,
+        target=target.id,
+        engine_version=draft.workflow.engine_version,
+        created_at=draft.now,
+    )
+    return draft.add_call(call, delay=delay)
+
+
+def compensation_call(
+    draft: Draft, row: StepRow, tool: Tool, arguments: Mapping[str, JSON], *, target: Call, delay: timedelta
+) -> Call:
+    """Undo `target`: an effect itself, with its own class and key. After a failed one the next has another key; after
+    one that was given up, which may have happened, it has the same."""
+    n, call_id = next_number(draft, row)
+    before = compensation_of(draft, target)
+    keyed = tool.effect is EffectClass.KEYED
+    call = Call(
+        workflow_id=draft.workflow.id,
+        id=call_id,
+        tenant_id=draft.workflow.tenant_id,
+        step=row.path,
+        n=n,
+        kind=CallKind.COMPENSATION,
+        tool=tool.name,
+        turn=target.turn,
+        ordinal=target.ordinal,
+        args_sha256=hash_of(arguments),
+        effect=tool.effect,
+        state=CallState.DUE,
+        request={"tool": tool.name, "arguments": arguments, "business_key": None},
+        generation=1 if before is None else before.generation + (1 if before.state == CallState.FAILED else 0),
+        key_ttl_ms=_milliseconds(tool.key_ttl) if keyed and tool.key_ttl is not None else None,
+        timeout_ms=_milliseconds(tool.timeout),
+        settle_ms=_milliseconds(tool.settle_time),
+        retry_of=None if before is None else before.id,
+        target=target.id,
+        engine_version=draft.workflow.engine_version,
+        created_at=draft.now,
+    )
+    if keyed:
+        call.key = wire_key(call)
+    return draft.add_call(call, delay=delay)
+
+
+def compensation_of(draft: Draft, effect: Call) -> Call | None:
+    """The latest call that was made to undo this effect, if there was one."""
+    found = None if effect.probe_id is None else draft.snapshot.calls.get(effect.probe_id)
+    return found if found is not None and found.kind == CallKind.COMPENSATION else None
 
 
 def refused_call(
@@ -160,7 +272,9 @@ def wire_key(call: Call) -> str:
     business = call.request.get("business_key")
     if business is not None:
         return str(business) if call.generation == 1 else f"{business}#{call.generation}"
-    place = (str(call.workflow_id), call.step, str(call.turn), str(call.ordinal), str(call.generation))
+    place: tuple[str, ...] = (str(call.workflow_id), call.step, str(call.turn), str(call.ordinal), str(call.generation))
+    if call.kind == CallKind.COMPENSATION:
+        place = (*place, "undo", str(call.target))
     return "sf-" + hashlib.sha256("\x1f".join((_KEY_DOMAIN, *place)).encode()).hexdigest()[:40]
 
 

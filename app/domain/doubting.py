@@ -8,26 +8,33 @@ from datetime import datetime, timedelta
 from app.domain.aggregate import Attempt, Call
 from app.domain.bindings import instant
 from app.domain.outcomes import Failure
-from app.domain.states import AttemptOutcome, CallState, FailureKind
+from app.domain.states import CallState, FailureKind
 from app.domain.transition import Draft
 
 
-def uncertain(call: Call) -> list[Attempt]:
-    """Attempts that may have taken effect and for which nobody has vouched."""
-    word = vouched(call)
-    return [a for a in call.history if a.outcome in (None, AttemptOutcome.UNKNOWN) and a.n > word]
+def silent_at(draft: Draft, attempt: Attempt) -> datetime:
+    """When the sender is known to be silent: its death as its parent's waitpid reported it; when both its send
+    deadline and its lease are over; for one that lives its send deadline, which it keeps."""
+    sender = draft.snapshot.workers.get(attempt.worker)
+    if sender is None or sender.lost_at is None:
+        return attempt.send_deadline
+    if sender.reaped_at is not None:
+        return sender.reaped_at
+    return max(attempt.send_deadline, sender.lease_until)
 
 
-def vouched(call: Call) -> int:
-    """Up to which attempt a person said that it did not happen."""
-    resolved = call.resolved or {}
-    return int(resolved["attempts"]) if resolved.get("outcome") == "did_not_happen" else 0
+def quarantine_of(draft: Draft, call: Call, *, since: datetime) -> datetime:
+    """Until when a request of the call may still take effect. `since` is when its last sender was silent; an earlier
+    one, whose call was repeated before it was, may be sending yet; one that heard a 202 has sent."""
+    sending = [a for a in call.uncertain if a.outcome is None and a.status_code is None]
+    silent = [silent_at(draft, attempt) for attempt in sending]
+    return max([since, *silent]) + timedelta(milliseconds=call.settle_ms)
 
 
 def doubt(draft: Draft, call: Call, *, since: datetime, reason: str) -> None:
     """Park the call. `since` is when its sender was silent; what had left by then may take effect for settle_time."""
     before = call.state
-    call.not_before = since + timedelta(milliseconds=call.settle_ms)
+    call.not_before = quarantine_of(draft, call, since=since)
     call.doubt_since = draft.now
     call.failure = {"kind": FailureKind.UNKNOWN_OUTCOME, "message": reason, "fix": resolve_hint(call)}
     draft.move_call(call, CallState.IN_DOUBT)

@@ -6,7 +6,7 @@ then the workflow is final. A workflow is never final while a call with a sent a
 
 from __future__ import annotations
 
-from app.domain import bindings, doubting, expressions, ids
+from app.domain import bindings, expressions, ids, parking
 from app.domain.aggregate import Call, StepRow
 from app.domain.facts import (
     CancelRequested,
@@ -17,10 +17,12 @@ from app.domain.facts import (
     StepEnded,
     StepsDone,
     StepTimedOut,
+    UndoBegan,
 )
 from app.domain.outcomes import JSON, Failure
 from app.domain.states import (
     ApprovalStatus,
+    CallKind,
     CallState,
     DueKind,
     EffectClass,
@@ -35,6 +37,8 @@ def succeed_step(draft: Draft, row: StepRow, *, output: JSON) -> None:
     row.output = output
     before = row.state
     draft.move_step(row, StepState.SUCCEEDED)
+    if draft.plan.steps[row.name].pivot:
+        draft.workflow.pivot_passed = True
     took = None if row.started_at is None else int((draft.now - row.started_at).total_seconds() * 1000)
     draft.event("agent.step.succeeded", step=row.path, moved=(before, row.state), data={"duration_ms": took})
     _ended(draft, row)
@@ -55,7 +59,7 @@ def fail_step(draft: Draft, row: StepRow, failure: Failure, *, call: Call | None
     before = row.state
     draft.move_step(row, StepState.FAILED)
     if row.items_total is not None:
-        _cancel_unbegun_items(draft, row)
+        cancel_items(draft, row)
     draft.event("agent.step.failed", step=row.path, moved=(before, row.state), data={"failure": row.failure})
     step = draft.plan.steps[row.name]
     if row.parent is None and step.on_error != "continue":
@@ -65,7 +69,7 @@ def fail_step(draft: Draft, row: StepRow, failure: Failure, *, call: Call | None
         _ended(draft, row)
 
 
-def _cancel_unbegun_items(draft: Draft, row: StepRow) -> None:
+def cancel_items(draft: Draft, row: StepRow) -> None:
     """Items that will never begin, because their for_each failed: the loaded ones here, the others in the store."""
     draft.transition.cancel_items.append(row.path)
     for item in draft.snapshot.steps.values():
@@ -82,17 +86,22 @@ def _ended(draft: Draft, row: StepRow) -> None:
         if row.state == StepState.FAILED:
             parent.items_failed = (parent.items_failed or 0) + 1
         draft.touch(parent)
-        if parent.state == StepState.RUNNING and not WorkflowStatus(draft.workflow.status).draining:
+        if parent.state == StepState.RUNNING and not WorkflowStatus(draft.workflow.status).ending:
             if parent.counters.get("timed_out"):
                 call_gone(draft, parent)
             else:
                 draft.then(ItemEnded(step=parent.path))
         return
-    if WorkflowStatus(draft.workflow.status).draining:
+    if WorkflowStatus(draft.workflow.status).ending:
         return
     if draft.plan.steps[row.name].dependents:
         draft.then(StepEnded(step=row.path))
-    if draft.workflow.steps_open == 0:
+    steps_done(draft)
+
+
+def steps_done(draft: Draft) -> None:
+    """Build the output once no step is open and nothing is in flight."""
+    if draft.workflow.steps_open == 0 and not draft.workflow.open_calls:
         draft.then(StepsDone())
 
 
@@ -121,7 +130,8 @@ def items_ended(draft: Draft, fact: ItemsEnded) -> None:
 
 
 def build_output(draft: Draft, fact: StepsDone) -> None:
-    if draft.workflow.steps_open or WorkflowStatus(draft.workflow.status).draining:
+    status = WorkflowStatus(draft.workflow.status)
+    if draft.workflow.steps_open or draft.workflow.open_calls or status.draining or status.final:
         return
     template = draft.plan.output
     if template is not None:
@@ -139,7 +149,7 @@ def build_output(draft: Draft, fact: StepsDone) -> None:
 
 def fail_workflow(draft: Draft, failure: dict[str, JSON]) -> None:
     """Begin to fail. The first failure names the reason; those that come while draining are on their steps."""
-    if WorkflowStatus(draft.workflow.status).draining:
+    if WorkflowStatus(draft.workflow.status).ending:
         return
     before = draft.workflow.status
     draft.workflow.failure = {"call": None, "fix": None, **failure}
@@ -150,10 +160,12 @@ def fail_workflow(draft: Draft, failure: dict[str, JSON]) -> None:
 
 def cancel(draft: Draft, fact: CancelRequested) -> None:
     status = WorkflowStatus(draft.workflow.status)
-    if status.final or status is WorkflowStatus.CANCELLING:
+    if status.final or status in (WorkflowStatus.CANCELLING, WorkflowStatus.COMPENSATING):
         return
     before = draft.workflow.status
+    release_hold(draft)
     draft.workflow.cancel = {"reason": fact.reason, "by": fact.by, "at": bindings.instant(draft.now)}
+    draft.audit("workflow.cancel", by=fact.by, object=shown_id(draft), data={"reason": fact.reason})
     draft.move_workflow(WorkflowStatus.CANCELLING)
     draft.event(
         "workflow.cancelling", moved=(before, WorkflowStatus.CANCELLING), data={"reason": fact.reason, "by": fact.by}
@@ -162,7 +174,7 @@ def cancel(draft: Draft, fact: CancelRequested) -> None:
 
 
 def pass_deadline(draft: Draft, fact: DeadlinePassed) -> None:
-    if WorkflowStatus(draft.workflow.status).final or WorkflowStatus(draft.workflow.status).draining:
+    if WorkflowStatus(draft.workflow.status).final or WorkflowStatus(draft.workflow.status).ending:
         return
     fail_workflow(
         draft,
@@ -180,7 +192,7 @@ def drain(draft: Draft, fact: DrainBegan) -> None:
     the deadline, which has nothing more to say (a drain may wait days for a person)."""
     draft.clear_due(DueKind.DEADLINE, draft.workflow.id)
     for call in list(draft.snapshot.calls.values()):
-        _drain_call(draft, call)
+        drain_call(draft, call)
     for approval in draft.snapshot.approvals.values():
         close_approval(draft, approval.id)
     draft.transition.cancel_steps = "unstarted"
@@ -188,18 +200,17 @@ def drain(draft: Draft, fact: DrainBegan) -> None:
         if row.state in (StepState.PENDING, StepState.READY):
             row.state, row.ended_at = StepState.CANCELLED, draft.now
             draft.touch(row)
-    end_drained(draft)
 
 
-def _drain_call(draft: Draft, call: Call) -> None:
+def drain_call(draft: Draft, call: Call) -> None:
+    """End a call of which no attempt may have reached the tool; one that may have is waited for, or parked."""
     state = CallState(call.state)
-    if state not in (CallState.DUE, CallState.HELD):
+    if state not in (CallState.DUE, CallState.HELD) or call.kind in (CallKind.PROBE, CallKind.COMPENSATION):
         return
-    maybe_done = call.effect != EffectClass.READ_ONLY and doubting.uncertain(call)
-    if maybe_done and state is CallState.DUE:
+    if call.maybe_done and state is CallState.DUE:
         return  # in flight: claim lets it pass, and the drain waits for it
-    if maybe_done:
-        doubting.doubt(draft, call, since=draft.now, reason="It was held after an attempt whose outcome is unknown.")
+    if call.maybe_done or (call.lost_past and call.effect != EffectClass.READ_ONLY):
+        parking.park(draft, call, since=draft.now, reason="It was held after an attempt whose outcome is unknown.")
         return
     draft.move_call(call, CallState.CANCELLED)
     draft.transition.keys_released.append(call.id)
@@ -224,24 +235,80 @@ def close_approval(draft: Draft, approval_id: object) -> None:
 
 
 def end_drained(draft: Draft) -> None:
-    """The drain is over when nothing is in flight and nothing in doubt."""
+    """The drain is over when nothing is in flight and nothing in doubt: then what was done is undone, an operator
+    decides, or the workflow ends. Asked whenever a decision has come to rest."""
     workflow = draft.workflow
     status = WorkflowStatus(workflow.status)
-    if not status.draining or workflow.open_calls or workflow.doubts or workflow.held:
+    if not status.ending or workflow.open_calls or workflow.doubts or workflow.held or workflow.saga == "held":
         return
-    if any(isinstance(fact, DrainBegan) for fact in (*draft.agenda, *draft.transition.then)):
+    if status is WorkflowStatus.COMPENSATING:
+        if not workflow.undos:
+            _end_undone(draft)
         return
+    _cancel_open_steps(draft)
+    cause = "cancel" if workflow.cancel else "failure"
+    wanted = cause in draft.plan.compensate_on or workflow.saga == "undo"
+    if not workflow.undos or workflow.saga == "keep" or not wanted:
+        _end_undone(draft)
+    elif workflow.saga is None and (workflow.pivot_passed or (cause == "failure" and draft.plan.on_failure == "hold")):
+        _hold(draft)
+    else:
+        draft.move_workflow(WorkflowStatus.COMPENSATING)
+        draft.event(
+            "workflow.compensating", moved=(status, WorkflowStatus.COMPENSATING), data={"effects": workflow.undos}
+        )
+        draft.then(UndoBegan(left=workflow.undos))
+
+
+def _hold(draft: Draft) -> None:
+    """Drained; whether anything is undone is an operator's to say."""
+    draft.workflow.saga = "held"
+    draft.workflow.waits += 1
+    draft.event("workflow.held", data={"effects": draft.workflow.undos, "pivot_passed": draft.workflow.pivot_passed})
+    draft.attend("failure_held")
+
+
+def release_hold(draft: Draft) -> None:
+    if draft.workflow.saga == "held":
+        draft.workflow.saga = None
+        draft.workflow.waits -= 1
+        draft.unattend("failure_held")
+
+
+def _cancel_open_steps(draft: Draft) -> None:
     draft.transition.cancel_steps = "all"
     for row in draft.snapshot.steps.values():
         if not StepState(row.state).final:
             row.state, row.ended_at = StepState.CANCELLED, draft.now
             draft.touch(row)
-    workflow.compensation = "not_needed" if not workflow.effects_done else "skipped"
-    if status is WorkflowStatus.FAILING:
+
+
+def _end_undone(draft: Draft) -> None:
+    """The end of a workflow that failed or was cancelled; nothing is left to undo."""
+    workflow = draft.workflow
+    workflow.compensation = _undone(draft)
+    if not workflow.cancel:
         _end_workflow(draft, WorkflowStatus.FAILED, "workflow.failed", {"failure": workflow.failure})
     else:
         reason = (workflow.cancel or {}).get("reason")
         _end_workflow(draft, WorkflowStatus.CANCELLED, "workflow.cancelled", {"reason": reason})
+
+
+def _undone(draft: Draft) -> str:
+    """What became of the effects. What was abandoned may have happened, and so may what a person's word stands
+    against: neither is ever undone silently."""
+    workflow = draft.workflow
+    open_question = bool(workflow.effects_abandoned) or "contradicted" in workflow.attention
+    if not workflow.effects_done and not open_question:
+        return "not_needed"
+    if not workflow.effects_undone:
+        return "skipped"
+    whole = workflow.effects_undone >= workflow.effects_done and not open_question
+    return "done" if whole else "partial"
+
+
+def shown_id(draft: Draft) -> str:
+    return ids.encode("wf", draft.workflow.id)
 
 
 def _end_workflow(draft: Draft, to: WorkflowStatus, event: str, data: dict[str, JSON]) -> None:
@@ -259,13 +326,13 @@ def time_out(draft: Draft, fact: StepTimedOut) -> None:
     """A step's time is up. With an effect in flight it drains: it never says "failed" of what may have happened."""
     row = draft.step(fact.step)
     _clear_timeout(draft, row)  # said once: what is in flight may take days to be settled
-    if StepState(row.state).final or WorkflowStatus(draft.workflow.status).draining:
+    if StepState(row.state).final or WorkflowStatus(draft.workflow.status).ending:
         return
     row.counters = {**row.counters, "timed_out": 1}
     draft.touch(row)
     for call in draft.snapshot.calls.values():
         if call.step == row.path or call.step.startswith(f"{row.path}."):
-            _drain_call(draft, call)
+            drain_call(draft, call)
     for approval in list(draft.snapshot.approvals.values()):
         if approval.step == row.path or approval.step.startswith(f"{row.path}."):
             close_approval(draft, approval.id)
@@ -295,7 +362,7 @@ def _open_calls(draft: Draft, path: str) -> bool:
 
 def call_gone(draft: Draft, row: StepRow) -> None:
     """A call of a step that goes no further was settled: fail the step once nothing of it is open."""
-    if WorkflowStatus(draft.workflow.status).draining or StepState(row.state).final:
+    if WorkflowStatus(draft.workflow.status).ending or StepState(row.state).final:
         return
     if not row.counters.get("timed_out"):
         return

@@ -26,10 +26,33 @@ CATALOGUE: Mapping[str, EventType] = {
         description="No call is due or in flight; a person, a timer or a doubt is waited for.",
         fields={"for": "approval, doubt, held or timer"},
     ),
-    "workflow.resumed": EventType(description="What was waited for came; calls are due again."),
+    "workflow.paused": EventType(
+        description="Somebody paused it: what is in flight ends, nothing new is sent until it is resumed.",
+        fields={"reason": "as given", "by": "who"},
+    ),
+    "workflow.resumed": EventType(
+        description="What was waited for came, or somebody ended the pause; calls are due again.",
+        fields={"by": "who ended the pause, absent if nobody had paused it", "reason": "as given"},
+    ),
+    "workflow.reopened": EventType(
+        description="Somebody retried a workflow that had failed or was cancelled: what had failed goes on.",
+        fields={"note": "text", "by": "who"},
+    ),
+    "workflow.held": EventType(
+        description="Everything is settled; before anything is undone, or the workflow ends, an operator decides.",
+        fields={"effects": "how many could be undone", "pivot_passed": "true if the pivot is why it is held"},
+    ),
+    "workflow.compensating": EventType(
+        description="What was done is being undone, in reverse order of dependency.",
+        fields={"effects": "how many are to be undone"},
+    ),
     "workflow.needs_attention": EventType(
         description="Something needs a person.",
-        fields={"attention": "what: approval_pending, outcome_unknown, poisoned, contradicted", "tool": "the tool"},
+        fields={
+            "attention": "what: approval_pending, outcome_unknown, failure_held, compensation_failed, poisoned, "
+            "contradicted",
+            "tool": "the tool",
+        },
     ),
     "workflow.failing": EventType(
         description="A step failed: nothing new is started, what is in flight is settled.",
@@ -94,12 +117,24 @@ CATALOGUE: Mapping[str, EventType] = {
     "agent.step.cancelled": EventType(
         description="A step that had begun was ended by a failure elsewhere or a cancel."
     ),
+    "agent.step.operated": EventType(
+        description="An operator decided a step by hand.",
+        fields={"action": "skip, complete, fail or retry-now", "by": "who", "note": "text"},
+    ),
     "approval.requested": EventType(
         description="A person is asked.",
         fields={"approval": "id", "kind": "step, tool, repeat, drift", "title": "text"},
     ),
     "approval.decided": EventType(
-        description="A person answered.", fields={"approval": "id", "decision": "approve or reject", "by": "who"}
+        description="A person answered.", fields={"approval": "id", "decision": "approve, edit or reject", "by": "who"}
+    ),
+    "approval.edited": EventType(
+        description="Who approved it changed the arguments: another call was made for the new bytes.",
+        fields={
+            "approval": "id",
+            "sha256": "of the tool's declaration and the new arguments",
+            "diff": "the arguments that changed, line by line",
+        },
     ),
     "approval.expired": EventType(description="Nobody answered in time.", fields={"approval": "id"}),
     "effect.in_doubt": EventType(
@@ -109,6 +144,23 @@ CATALOGUE: Mapping[str, EventType] = {
             "not_before": "until then a request that left may still take effect",
             "reason": "what happened",
         },
+    ),
+    "effect.probed": EventType(
+        description="The tool was asked whether a call took effect.",
+        fields={
+            "verdict": "found, absent or unclear",
+            "tool": "whose call is in question",
+            "probes": "how many times it was asked",
+            "next_at": "when it is asked again, null if the answer settles it",
+        },
+    ),
+    "effect.accepted": EventType(
+        description="The tool accepted the call (202) and has not done it yet; its result is waited for.",
+        fields={"tool": "name", "until": "how long"},
+    ),
+    "effect.attached": EventType(
+        description="Another call owns the same business key: this one waits for its end and takes its result.",
+        fields={"owner": "the call that owns the key", "key": "the key"},
     ),
     "effect.resolved": EventType(
         description="A doubt was settled.",
@@ -125,5 +177,30 @@ CATALOGUE: Mapping[str, EventType] = {
     "effect.call.changed": EventType(
         description="A call was held, released, cancelled or made due by somebody or something other than an attempt.",
         fields={"reason": "why"},
+    ),
+    "compensation.started": EventType(
+        description="The call that undoes an effect was made.",
+        fields={"effect": "the call that is undone", "tool": "the tool that undoes it"},
+    ),
+    "compensation.succeeded": EventType(
+        description="An effect was undone.",
+        fields={"effect": "the call that was undone", "tool": "the tool that undid it"},
+    ),
+    "compensation.failed": EventType(
+        description="An effect could not be undone; it stays on the work-list until somebody settles it.",
+        fields={
+            "effect": "the call that is still done",
+            "tool": "the tool that should have undone it",
+            "reason": "why it did not",
+        },
+    ),
+    "compensation.settled": EventType(
+        description="Somebody settled an undo that had failed.",
+        fields={
+            "effect": "the call that was to be undone",
+            "action": "retry, done or skip",
+            "by": "who",
+            "note": "text",
+        },
     ),
 }

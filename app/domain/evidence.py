@@ -12,8 +12,15 @@ from app.domain.transition import Draft
 
 
 def write(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> None:
+    """The attempt is over: its outcome, once."""
     attempt.outcome = outcome.certainty
     attempt.settled_at = draft.now
+    arrived(draft, call, attempt, outcome)
+    _attempt_event(draft, call, attempt, outcome)
+
+
+def arrived(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> None:
+    """What came over the wire, without an outcome if that is still to come (202)."""
     attempt.failure = None if outcome.failure is None else outcome.failure.to_json()
     attempt.status_code = outcome.status_code
     attempt.request_id = outcome.request_id
@@ -36,7 +43,6 @@ def write(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> None:
             draft.workflow.recovery_microusd += outcome.usage.cost_microusd or 0
     draft.touch_attempt(attempt)
     draft.touch_call(call)
-    _attempt_event(draft, call, attempt, outcome)
 
 
 def _attempt_event(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> None:

@@ -7,11 +7,11 @@ in the same transaction after another read: so the cost of a transition does not
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from app.domain.outcomes import JSON, Outcome
-from app.domain.plan import Plan
 
 
 class IllegalTransition(Exception):
@@ -57,7 +57,7 @@ class DoubtResolved:
     call_id: UUID
     step: str
     verdict: str
-    """happened | did_not_happen | abandon"""
+    """happened | did_not_happen | abandon | probe (ask the tool's probe again)"""
     result: JSON
     note: str
     by: str
@@ -79,6 +79,115 @@ class ApprovalExpired:
     approval_id: UUID
     step: str
     call_id: UUID | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultTimedOut:
+    """A tool accepted a request (202), and its result did not come in time."""
+
+    call_id: UUID
+    attempt_id: UUID
+    step: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnerLooked:
+    """What became of the call that owns the business key another call is attached to."""
+
+    call_id: UUID
+    step: str
+    owner: UUID | None
+    """None: the key is free."""
+    state: str | None
+    undo: str
+    result: JSON
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SwitchedOff:
+    """A call became due, but an operator has switched off its tool, model or tenant."""
+
+    call_id: UUID
+    step: str
+    scope: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SwitchReleased:
+    """The switch that held a call was released (or is looked at again)."""
+
+    call_id: UUID
+    step: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatabaseRestored:
+    """The database was set back to an earlier instant; what this workflow did after it is not known here."""
+
+    to: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MayHaveHappened:
+    """A call is to be made that may have been made already, in the time that a restore has lost."""
+
+    call_id: UUID
+    step: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PauseRequested:
+    reason: str | None
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumeRequested:
+    reason: str | None
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryRequested:
+    """Reopen: go on with what failed or was cancelled."""
+
+    note: str | None
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SagaDecided:
+    """An operator decided about a failure that was held: undo the effects, or keep them."""
+
+    mode: str
+    """undo | keep"""
+    note: str
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UndoSettled:
+    """An operator's word about a compensation that failed."""
+
+    call_id: UUID
+    """Of the effect."""
+    step: str
+    action: str
+    """retry | done | skip"""
+    note: str
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepOperated:
+    """An operator ends a step by hand, or does not wait for its next try."""
+
+    step: str
+    action: str
+    """skip | complete | fail | retry-now"""
+    output: JSON
+    note: str | None
+    by: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +236,8 @@ class ItemsWanted:
 
     step: str
     window: bool
+    started: int = 0
+    """How many were started before: tells one round from the next, where items end as soon as they begin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +267,12 @@ class KeyAnswered:
     owner: UUID | None
     """The call that owns the key, None if this step may have it."""
     generation: int
+    same_arguments: bool = True
+    """Whether the owner does the same thing: then this call attaches to it."""
+    owner_state: str | None = None
+    """As committed; None if the owner's call is being made in this very transaction."""
+    owner_undo: str = "none"
+    owner_result: JSON = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +285,55 @@ class ToolsAsked:
     turn: int
     repeats: tuple[tuple[str, str], ...]
     """(tool, sha256 of the arguments)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeEnded:
+    """A probe of this call was answered, or came to nothing."""
+
+    call_id: UUID
+    """Of the call it asked about."""
+    step: str
+    output: JSON
+    failure: str | None
+    """Why there is no answer."""
+    asked_at: datetime | None
+    """When the question that was answered left, at the earliest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompensationEnded:
+    """The compensation of this effect succeeded, or failed for good."""
+
+    call_id: UUID
+    """Of the effect."""
+    step: str
+    failure: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UndoBegan:
+    """The drain is over (or a step is undone): which effects are undone next depends on every step."""
+
+    left: int
+    """Effects still to be undone: tells one round from the next."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UndosWanted:
+    """Effects of this step (and its items) are to be undone next."""
+
+    step: str
+    left: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReopened:
+    """A step that had begun before its workflow failed goes on where it stopped."""
+
+    step: str
+    repeats: tuple[tuple[str, str], ...] = ()
+    """(tool, sha256 of the arguments) of what an agent had asked for and what was not sent: for the repeat guard."""
 
 
 Fact = (
@@ -190,32 +356,24 @@ Fact = (
     | StepsDone
     | KeyAnswered
     | ToolsAsked
+    | ResultTimedOut
+    | OwnerLooked
+    | SwitchedOff
+    | SwitchReleased
+    | PauseRequested
+    | ResumeRequested
+    | RetryRequested
+    | SagaDecided
+    | UndoSettled
+    | StepOperated
+    | ProbeEnded
+    | CompensationEnded
+    | UndoBegan
+    | UndosWanted
+    | StepReopened
+    | DatabaseRestored
+    | MayHaveHappened
 )
-
-NEEDS_READ_AHEAD = 8
-"""A dependent with at most this many needs has them read together with the step that ended; a wide join is read once,
-when its last need is met, so that a step's end costs the same whatever joins on it."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Reads:
-    """What to load for one workflow."""
-
-    steps: set[str] = field(default_factory=set)
-    calls: set[UUID] = field(default_factory=set)
-    turns: set[str] = field(default_factory=set)
-    """Agent steps, all of whose calls of the current turn are read."""
-    open_calls_of: set[str] = field(default_factory=set)
-    """Steps, all of whose calls and approvals that are not final are read."""
-    next_items: dict[str, int] = field(default_factory=dict)
-    """Parent → how many of its not yet started items."""
-    lists: set[str] = field(default_factory=set)
-    """Parents whose list of items is read: it may be large, and is needed once a window."""
-    items_of: set[str] = field(default_factory=set)
-    """Parents, all of whose items are read."""
-    repeats: set[tuple[str, str]] = field(default_factory=set)
-    approvals: set[UUID] = field(default_factory=set)
-    everything_open: bool = False
 
 
 def parent_of(step: str) -> str | None:
@@ -226,60 +384,3 @@ def parent_of(step: str) -> str | None:
 
 def name_of(step: str) -> str:
     return step.partition(".")[0]
-
-
-def read_for(fact: Fact, *, plan: Plan, reads: Reads) -> None:
-    """Add to `reads` what deciding `fact` needs."""
-    match fact:
-        case CallSettled() | WorkerLost() | KeyExpired() | DoubtResolved():
-            reads.calls.add(fact.call_id)
-            _step(fact.step, plan, reads)
-        case ApprovalDecided() | ApprovalExpired():
-            reads.approvals.add(fact.approval_id)
-            if fact.call_id is not None:
-                reads.calls.add(fact.call_id)
-            _step(fact.step, plan, reads)
-        case StepTimedOut():
-            reads.open_calls_of.add(fact.step)
-            _step(fact.step, plan, reads)
-        case KeyAnswered():
-            reads.steps |= plan.steps[name_of(fact.step)].needs
-            _step(fact.step, plan, reads)
-        case StepEnded() | ItemEnded() | ItemsEnded():
-            _step(fact.step, plan, reads)
-            if isinstance(fact, ItemsEnded):
-                reads.items_of.add(fact.step)
-        case StepReady() | ItemsWanted():
-            reads.steps.add(fact.step)
-            reads.steps |= plan.steps[fact.step].needs
-            if isinstance(fact, ItemsWanted):
-                reads.next_items[fact.step] = plan.steps[fact.step].max_parallel
-                if fact.window:
-                    reads.lists.add(fact.step)
-        case ToolsAsked():
-            reads.repeats |= set(fact.repeats)
-            _step(fact.step, plan, reads)
-        case StepsDone():
-            if plan.output is not None:
-                reads.steps |= plan.output.steps
-        case DrainBegan() | CancelRequested() | DeadlinePassed():
-            reads.everything_open = True
-        case WorkflowAccepted():
-            pass
-
-
-def _step(path: str, plan: Plan, reads: Reads) -> None:
-    """The step, for an item its parent and the next item; those who wait for it, and what they read."""
-    name = name_of(path)
-    step = plan.steps[name]
-    reads.steps |= {path, name}
-    if path != name:
-        reads.next_items[name] = reads.next_items.get(name, 0) + 1
-        reads.steps |= step.needs
-    if step.agent is not None:
-        reads.turns.add(path)
-    for dependent in step.dependents:
-        reads.steps.add(dependent)
-        needs = plan.steps[dependent].needs
-        if len(needs) <= NEEDS_READ_AHEAD:
-            reads.steps |= needs

@@ -1,4 +1,5 @@
-"""What each failure kind is called in a sentence: two phrases per kind, and the words for what was done about it.
+"""What each failure kind is called in a sentence: two phrases per kind, and the words for what was done about it; why a
+call is held, and what a probe said.
 
 `HAPPENED` is a clause that can begin a sentence (`{who}` is the tool, or "the model"; `{nth}` is "first " or empty),
 `IN_SHORT` fits into a list ("2 × rate limited"). Both hold every member of `FailureKind` (a test compares). Pure.
@@ -8,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
-from app.domain.states import FailureKind
+from app.domain.states import FailureKind, HeldReason
 
 K = FailureKind
 
@@ -106,6 +108,31 @@ CHANGES: Mapping[str, str] = MappingProxyType(
     }
 )
 """A recovery record's `change` → what was done. Any other change is named as it is."""
+
+HELD: Mapping[HeldReason, str] = MappingProxyType(
+    {
+        HeldReason.APPROVAL: "a person is asked first",
+        HeldReason.PAUSE: "the workflow is paused",
+        HeldReason.BUDGET: "the budget is used up",
+        HeldReason.QUOTA: "the quota is used up",
+        HeldReason.BREAKER: "what it calls keeps failing, so it is left in peace",
+        HeldReason.CONCURRENCY: "as many as are allowed at once are under way",
+        HeldReason.POISONED: "it lost several workers in a row",
+        HeldReason.REPEAT: "the same was done before, a person is asked first",
+        HeldReason.DRIFT: "the tool changed, a person is asked first",
+        HeldReason.OPERATOR: "an operator switched it off",
+        HeldReason.ATTACHED: "another call with the same key is under way",
+    }
+)
+"""Why a call is held, as the end of a sentence."""
+
+VERDICTS: Mapping[str, str] = MappingProxyType({"found": "it is there", "absent": "not there", "unclear": "unclear"})
+"""What a probe said."""
+
+LATE: Final = "late evidence"
+"""Who settled a doubt: an answer that came after all."""
+REPORTED: Final = "its report"
+"""Who settled it: the tool itself, with the result it promised (202)."""
 
 _ORDINALS = ("first ", "second ", "third ", "fourth ", "fifth ")
 

@@ -3,43 +3,62 @@
 Built from facts by templates, never by a model; the same in lists, pages, the CLI, webhooks and the API. What an
 output *means* cannot be known here ("booked 1 meeting"), so it is not claimed: a headline says what is recorded.
 Rows are mappings with the column names of `app/store/tables.py`: uuids, aware datetimes, micro-dollars. The first
-sentence of a workflow needs its own row alone (`workflow_headline_brief`); steps and calls add the story.
+sentence of a workflow needs its own row alone (`workflow_headline_brief`); steps and calls add the story
+(`stories.py`).
 Text that came from outside passes `plain`. Pure: "for 12 s" appears only if the caller says what time it is.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from app.domain.amounts import clock, counted, dollars, moment, took
-from app.domain.failure_words import CHANGES, happened, in_short
+from app.domain import stories
+from app.domain.amounts import counted, dollars, moment, took
+from app.domain.failure_words import in_short
 from app.domain.plain import clipped
-from app.domain.states import CallKind, CallState, EffectClass, StepKind, StepState
-
-Row = Mapping[str, Any]
+from app.domain.states import CallState, StepState, Undo
+from app.domain.stories import TITLE_LIMIT, Row, full_stop, who
 
 MESSAGE_LIMIT: Final = 300
 """A failure's message inside a headline, characters: a headline is read in a list and in a chat."""
-TITLE_LIMIT: Final = 120
-_TIMES: Final = {1: "once", 2: "twice"}
+ACCEPTED: Final = 202
+"""RFC 9110 §15.3.3: the tool will do it, and says later what came of it."""
+_UNDONE: Final = {
+    Undo.DONE: "; undone since",
+    Undo.RUNNING: "; being undone",
+    Undo.FAILED: "; its undo failed",
+    Undo.SKIPPED: "; its undo was left out",
+}
 
 
-def workflow_headline(workflow: Row, *, steps: Sequence[Row], calls: Sequence[Row], now: datetime | None = None) -> str:
-    """What a workflow came to or does now, then why: the doubt, the person waited for, the recovery, what was done."""
-    parts = [workflow_headline_brief(workflow, now=now)]
-    parts += _doubt_stories(calls)
-    if workflow["status"] == "waiting":
-        parts += _waiting_stories(steps, calls)
+def workflow_headline(
+    workflow: Row,
+    *,
+    steps: Sequence[Row],
+    calls: Sequence[Row],
+    pending: Sequence[Row] = (),
+    pause: Row | None = None,
+    now: datetime | None = None,
+) -> str:
+    """What a workflow came to or does now, then why: the doubt, the person waited for, the recovery, what was done.
+
+    `pending`: rows of calls that are probed or whose result is awaited, with `asking`, `next_at` and `said`; `pause`:
+    `by`, `reason` and `at`.
+    """
+    parts = [workflow_headline_brief(workflow, pause=pause, now=now)]
+    parts += stories.doubts(calls, now=now)
+    parts += stories.pending(pending)
+    if workflow["status"] in ("waiting", "paused"):
+        parts += stories.waiting(steps, calls)
     if workflow["status"] == "running":
-        parts += _running_story(steps)
-    parts += _recovery_story(calls, ended_well=workflow["status"] not in ("failed", "cancelled"))
+        parts += stories.running(steps)
+    parts += stories.recovery(calls, ended_well=workflow["status"] not in ("failed", "cancelled"))
     return " ".join(parts)
 
 
-def workflow_headline_brief(workflow: Row, *, now: datetime | None = None) -> str:
+def workflow_headline_brief(workflow: Row, *, pause: Row | None = None, now: datetime | None = None) -> str:
     """The first sentence, from the row alone."""
     status = workflow["status"]
     if status == "succeeded":
@@ -50,28 +69,40 @@ def workflow_headline_brief(workflow: Row, *, now: datetime | None = None) -> st
         return _cancelled_brief(workflow, now)
     if status == "waiting":
         return f"{_waiting_brief(workflow)}; {_progress(workflow)}."
+    if workflow["saga"] == "held" and not workflow["ended_at"]:
+        return _held_brief(workflow)
     if status == "failing":
         return f"Failing{_place(workflow['failure'])}: {_reason(workflow['failure'])}{_in_flight(workflow)}"
     if status == "cancelling":
-        return f"{_stop(f'Being cancelled{_cancel_reason(workflow)}')}{_in_flight(workflow)}"
+        return f"{full_stop(f'Being cancelled{_cancel_reason(workflow)}')}{_in_flight(workflow)}"
     if status == "compensating":
-        return f"Undoing what was done: {workflow['effects_undone']} of {counted(workflow['effects_done'], 'effect')}."
+        return _undoing_brief(workflow)
     if status == "queued":
         return "Queued: held back by flow control, nothing has started."
+    if status == "paused":
+        return f"{_paused_brief(pause, now)}; {_progress(workflow)}."
     since = f" for {_elapsed(workflow, now)}" if now is not None and workflow["started_at"] is not None else ""
-    return f"{'Paused' if status == 'paused' else 'Running'}{since}; {_progress(workflow)}."
+    return f"Running{since}; {_progress(workflow)}."
 
 
-def step_headline(step: Row, *, calls: Sequence[Row] = (), now: datetime | None = None) -> str:
-    """What one step came to or does now."""
+def step_headline(
+    step: Row, *, calls: Sequence[Row] = (), operated: Row | None = None, now: datetime | None = None
+) -> str:
+    """What one step came to or does now. `operated`: `action`, `by` and `note` of the operator who ended it by hand."""
     state = step["state"]
-    doubts = _doubt_stories(calls)
-    if doubts:
-        return " ".join(doubts)
+    unsure = [*stories.doubts(calls, now=now), *stories.pending(stories.probed(calls))]
+    if unsure:
+        return " ".join(unsure)
+    by_hand = _by_hand(operated)
+    if state == StepState.SUCCEEDED and by_hand:
+        return " ".join([f"Completed {by_hand}", *stories.recovery(calls)])
+    if state == StepState.SKIPPED and by_hand:
+        return f"Skipped {by_hand}"
     if state == StepState.SUCCEEDED:
-        return " ".join([f"Succeeded in {_elapsed(step, now)}{_items(step)}.", *_recovery_story(calls)])
+        told = f"Succeeded in {_elapsed(step, now)}{_items(step)}{_UNDONE.get(step['undo'], '')}."
+        return " ".join([told, *stories.recovery(calls)])
     if state == StepState.FAILED:
-        tries = _tries(calls)
+        tries = sum(call["attempts"] for call in calls)
         after = f" after {counted(tries, 'try', plural='tries')}" if tries > 1 else ""
         return f"Failed{after}: {_reason(step['failure'])}"
     if state == StepState.SKIPPED:
@@ -79,10 +110,10 @@ def step_headline(step: Row, *, calls: Sequence[Row] = (), now: datetime | None 
     if state == StepState.CANCELLED:
         return "Cancelled before it ended." if step["started_at"] else "Cancelled before it began."
     if state == StepState.WAITING:
-        return " ".join(_waiting_stories([step], calls) or ["Waiting."])
+        return " ".join(stories.waiting([step], calls) or ["Waiting."])
     if state == StepState.RUNNING:
         since = f" for {_elapsed(step, now)}" if now is not None else ""
-        return " ".join([f"Running{since}{_items(step)}.", *_pending_story(calls)])
+        return " ".join([f"Running{since}{_items(step)}.", *stories.backing_off(calls)])
     if state == StepState.READY:
         return "Ready to start."
     return f"Not started: waits for {counted(step['unmet_needs'], 'step')}."
@@ -103,10 +134,13 @@ def attempt_headline(attempt: Row, *, call: Row) -> str:
         return f"Failed{spent}: {_reason(failure)}"
     if outcome == "unknown":
         return f"No certain answer{spent}: {_reason(failure)}"
+    if attempt["status_code"] == ACCEPTED:
+        when = "but no result came in time" if attempt["lost_at"] else "its result is waited for"
+        return f"{who(call)} accepted it (202){spent}; {when}."
     if attempt["lost_at"] is not None:
         asked = "the request had left" if attempt["sent_at"] else "nobody knows whether the request had left"
-        return f"The worker was lost while it was calling {_who(call)}; {asked}."
-    return f"In flight to {_who(call)}{'' if attempt['sent_at'] else ', not sent yet'}."
+        return f"The worker was lost while it was calling {who(call)}; {asked}."
+    return f"In flight to {who(call)}{'' if attempt['sent_at'] else ', not sent yet'}."
 
 
 def approval_headline(approval: Row) -> str:
@@ -115,15 +149,17 @@ def approval_headline(approval: Row) -> str:
     status = approval["status"]
     if status == "open":
         until = f" It expires at {moment(approval['expires_at'])}." if approval["expires_at"] else ""
-        return f"Waiting for a person: {_stop(title)}{until}"
+        return f"Waiting for a person: {full_stop(title)}{until}"
     if status == "expired":
-        return f"Nobody decided in time: {_stop(title)}"
+        return f"Nobody decided in time: {full_stop(title)}"
     if status == "cancelled":
-        return f"No longer asked: {_stop(title)}"
-    said = {"approve": "Approved", "reject": "Rejected"}.get(approval["decision"], clipped(approval["decision"], 40))
+        return f"No longer asked: {full_stop(title)}"
+    said = {"approve": "Approved", "edit": "Approved with changes", "reject": "Rejected"}.get(
+        approval["decision"], clipped(approval["decision"], 40)
+    )
     by = f" by {clipped(approval['by'], 60)}" if approval["by"] else ""
     comment = f" “{clipped(approval['comment'], MESSAGE_LIMIT)}”" if approval["comment"] else ""
-    return f"{said}{by}: {_stop(title)}{comment}"
+    return f"{said}{by}: {full_stop(title)}{comment}"
 
 
 # --- the parts of a workflow's first sentence ---
@@ -135,7 +171,39 @@ def _failed_brief(workflow: Row, now: datetime | None) -> str:
 
 
 def _cancelled_brief(workflow: Row, now: datetime | None) -> str:
-    return f"Cancelled after {_elapsed(workflow, now)}{_stop(_cancel_reason(workflow))}{_left_behind(workflow)}"
+    return f"Cancelled after {_elapsed(workflow, now)}{full_stop(_cancel_reason(workflow))}{_left_behind(workflow)}"
+
+
+def _held_brief(workflow: Row) -> str:
+    effects = counted(workflow["undos"], "effect")
+    done = f"whether {effects} done before {'is' if workflow['undos'] == 1 else 'are'} undone"
+    what = f"Failed{_place(workflow['failure'])}: {_reason(workflow['failure'])}" if workflow["failure"] else "Stopped."
+    return f"{what} Waiting for an operator to decide {done}."
+
+
+def _undoing_brief(workflow: Row) -> str:
+    undone, failed = workflow["effects_undone"], workflow["undos_failed"]
+    after = f" after it failed{_place(workflow['failure'])}" if workflow["failure"] else ""
+    stuck = f"; {failed} could not be undone and {'waits' if failed == 1 else 'wait'} for an operator" if failed else ""
+    return f"Undoing what was done{after}: {undone} of {counted(undone + workflow['undos'], 'effect')} undone{stuck}."
+
+
+def _paused_brief(pause: Row | None, now: datetime | None) -> str:
+    """Since when it is paused only the pause itself says."""
+    if pause is None:
+        return "Paused"
+    by = f" by {clipped(pause['by'], TITLE_LIMIT)}" if pause["by"] else ""
+    why = f" ({clipped(pause['reason'], TITLE_LIMIT)})" if pause["reason"] else ""
+    since = pause.get("at")
+    return f"Paused{by}{why}" + (f" for {took(now - since)}" if now is not None and since is not None else "")
+
+
+def _by_hand(operated: Row | None) -> str:
+    """Who ended a step by hand, and why; empty if nobody did."""
+    if operated is None:
+        return ""
+    note = f": {clipped(operated['note'], MESSAGE_LIMIT)}" if operated["note"] else ""
+    return full_stop(f"by {clipped(operated['by'] or 'an operator', TITLE_LIMIT)}{note}")
 
 
 def _waiting_brief(workflow: Row) -> str:
@@ -164,14 +232,27 @@ def _tally(workflow: Row) -> str:
         parts.append(counted(workflow["retries"], "retry", plural="retries"))
     if workflow["duplicates_prevented"]:
         parts.append(f"{counted(workflow['duplicates_prevented'], 'duplicate')} prevented")
+    if workflow["effects_abandoned"]:
+        parts.append(_given_up(workflow))
     return ", ".join(parts)
 
 
+def _given_up(workflow: Row) -> str:
+    number = workflow["effects_abandoned"]
+    return f"{counted(number, 'effect')} given up: nobody knows whether {'it' if number == 1 else 'they'} happened"
+
+
 def _left_behind(workflow: Row) -> str:
-    kept = workflow["effects_done"] - workflow["effects_undone"]
-    undone = f" {counted(workflow['effects_undone'], 'effect')} undone." if workflow["effects_undone"] else ""
-    stay = f" {counted(kept, 'effect')} done before {'stays' if kept == 1 else 'stay'} done." if kept > 0 else ""
-    return undone + stay
+    """What became of the effects: given up, undone, or still done."""
+    undone = workflow["effects_undone"]
+    kept = workflow["effects_done"] - undone
+    parts = [f" {_given_up(workflow)}."] if workflow["effects_abandoned"] else []
+    if undone:
+        parts.append(f" {counted(undone, 'effect')} {'was' if undone == 1 else 'were'} undone.")
+    if kept > 0:
+        nothing = "Nothing was undone: " if workflow["compensation"] == "skipped" else ""
+        parts.append(f" {nothing}{counted(kept, 'effect')} done before {'stays' if kept == 1 else 'stay'} done.")
+    return "".join(parts)
 
 
 def _in_flight(workflow: Row) -> str:
@@ -193,7 +274,7 @@ def _reason(failure: Any) -> str:
     """The message as a sentence; the kind's words if there is no message."""
     if not failure:
         return "no reason was recorded."
-    return _stop(clipped(failure.get("message") or in_short(failure["kind"]), MESSAGE_LIMIT))
+    return full_stop(clipped(failure.get("message") or in_short(failure["kind"]), MESSAGE_LIMIT))
 
 
 def _for_money(row: Row) -> str:
@@ -206,105 +287,7 @@ def _elapsed(row: Row, now: datetime | None) -> str:
     return took(None if began is None or ended is None else ended - began)
 
 
-# --- the stories ---
-
-
-def _doubt_stories(calls: Sequence[Row]) -> list[str]:
-    stories = []
-    for call in calls:
-        if call["state"] != CallState.IN_DOUBT:
-            continue
-        tries = _TIMES.get(call["attempts"], f"{call['attempts']} times")
-        before = f"; a request may still arrive until {clock(call['not_before'])}" if call["not_before"] else ""
-        stories.append(
-            f"In doubt is {call['step']}: {call['tool'] or call['kind']} was asked {tries}"
-            f" and gave no certain answer{before}."
-        )
-    return stories
-
-
-def _waiting_stories(steps: Sequence[Row], calls: Sequence[Row]) -> list[str]:
-    asked = [
-        f"{step['path']} asks: {_stop(clipped(step['title'] or step['path'], TITLE_LIMIT))}"
-        for step in steps
-        if step["kind"] == StepKind.APPROVAL and step["state"] == StepState.WAITING
-    ]
-    held = [
-        f"{call['step']} is held: {call['held_reason']}."
-        for call in calls
-        if call["state"] == CallState.HELD and call["held_reason"]
-    ]
-    return [*asked, *held]
-
-
-def _running_story(steps: Sequence[Row]) -> list[str]:
-    busy = [step["path"] for step in steps if step["state"] == StepState.RUNNING and step["parent"] is None]
-    return [f"Now: {', '.join(busy[:3])}{f' and {len(busy) - 3} more' if len(busy) > 3 else ''}."] if busy else []
-
-
-def _pending_story(calls: Sequence[Row]) -> list[str]:
-    waiting = [call for call in calls if call["state"] == CallState.DUE and call["not_before"] and call["failure"]]
-    return [
-        f"Last failure: {in_short(call['failure']['kind'])}; tried again at {clock(call['not_before'])}."
-        for call in waiting
-    ]
-
-
-def _recovery_story(calls: Sequence[Row], *, ended_well: bool = True) -> list[str]:
-    """One recovery is told, several are counted by what happened and where."""
-    told = [(call, record) for call in calls for record in call["recovery"]]
-    if len(told) == 1:
-        call, record = told[0]
-        return [_recovery_sentence(call, record, nth=_position(call, calls))]
-    if not told:
-        return []
-    groups = Counter((record["kind"], call["step"].partition(".")[0]) for call, record in told)
-    listed = [f"{number} × {in_short(kind)} in {step}" for (kind, step), number in groups.most_common(3)]
-    more = f" and {len(groups) - 3} other reasons" if len(groups) > 3 else ""
-    return [f"{'Recovered from' if ended_well else 'Tried again after'} {', '.join(listed)}{more}."]
-
-
-def _recovery_sentence(call: Row, record: Row, *, nth: int) -> str:
-    clause = happened(record["kind"], who=_who(call), nth=nth)
-    result = record.get("result")
-    if result == "succeeded":
-        ending = " and it was." if record["kind"] == "malformed_output" else " and it worked."
-    elif result == "failed":
-        ending = ", which failed too."
-    else:
-        ending = "."
-    return f"{clause}; {_remedy(call, record)}{ending}"
-
-
-def _remedy(call: Row, record: Row) -> str:
-    change = record.get("change")
-    if change:
-        return CHANGES.get(str(change), f"tried again with {clipped(str(change), 60)}")
-    if call["kind"] in (CallKind.MODEL, CallKind.PROBE):
-        return "asked again"
-    if call["effect"] == EffectClass.KEYED:
-        return "repeated with the same key"
-    return "tried again"
-
-
-def _position(call: Row, calls: Sequence[Row]) -> int:
-    """Which answer of the chain it was that failed: 1 for the first."""
-    by_id = {other["id"]: other for other in calls}
-    position, current = 1, by_id.get(call["retry_of"])
-    while current is not None and current["retry_of"] in by_id and position <= len(by_id):
-        position, current = position + 1, by_id[current["retry_of"]]
-    return position
-
-
 # --- small words ---
-
-
-def _who(call: Row) -> str:
-    return "the model" if call["kind"] == CallKind.MODEL else str(call["tool"] or call["kind"])
-
-
-def _tries(calls: Sequence[Row]) -> int:
-    return sum(call["attempts"] for call in calls)
 
 
 def _items(step: Row) -> str:
@@ -326,7 +309,3 @@ def _spent(attempt: Row) -> str:
     after = f" in {took(ended - began)}" if ended is not None and ended - began >= timedelta() else ""
     cost = attempt["cost_microusd"]
     return after + (f" for {dollars(cost)}" if cost else "")
-
-
-def _stop(text: str) -> str:
-    return text if text.endswith((".", "!", "?", "…")) else text + "."

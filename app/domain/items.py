@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from app.domain import bindings, expressions, kinds
+from app.domain import bindings, expressions, gating, kinds
 from app.domain.aggregate import StepRow
 from app.domain.facts import ItemEnded, ItemsEnded, ItemsWanted
 from app.domain.outcomes import JSON
@@ -47,13 +47,13 @@ def begin_items(draft: Draft, row: StepRow, step: Step, seen: Mapping[str, JSON]
 
 def next_item(draft: Draft, fact: ItemEnded) -> None:
     row = draft.step(fact.step)
-    if row.state == StepState.RUNNING and not WorkflowStatus(draft.workflow.status).draining:
+    if row.state == StepState.RUNNING and not WorkflowStatus(draft.workflow.status).ending:
         fill_items(draft, row)
 
 
 def want_items(draft: Draft, fact: ItemsWanted) -> None:
     row = draft.step(fact.step)
-    if row.state != StepState.RUNNING or WorkflowStatus(draft.workflow.status).draining:
+    if row.state != StepState.RUNNING or WorkflowStatus(draft.workflow.status).ending:
         return
     if fact.window and isinstance(row.input, dict):
         _insert_window(draft, row, draft.plan.steps[fact.step], row.input["items"])
@@ -90,18 +90,22 @@ def fill_items(draft: Draft, row: StepRow) -> None:
     while (row.items_open or 0) < step.max_parallel and started < total and not row.items_failed:
         child = draft.snapshot.steps.get(f"{row.path}.{started}")
         if child is None:
-            draft.then(ItemsWanted(step=row.path, window=started >= (row.items_inserted or 0)))
+            window = started >= (row.items_inserted or 0)
+            draft.then(ItemsWanted(step=row.path, window=window, started=started))
             break
+        if child.state == StepState.CANCELLED and row.path in draft.transition.reopen_items:
+            child.state, child.ended_at = StepState.PENDING, None  # as the store is about to do with all of them
         started += 1
         row.items_started, row.items_open = started, (row.items_open or 0) + 1
         draft.touch(row)
-        _begin_item(draft, child, step)
+        begin_item(draft, child, step)
     if not row.items_open and (started >= total or row.items_failed):
         draft.then(ItemsEnded(step=row.path))
 
 
-def _begin_item(draft: Draft, child: StepRow, step: Step) -> None:
+def begin_item(draft: Draft, child: StepRow, step: Step) -> None:
     draft.move_step(child, StepState.RUNNING)
+    gating.inherit(draft, child, step)
     try:
         seen = bindings.seen_by(draft, step.needs, child)
         if step.title is not None:

@@ -7,13 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain import asking, calling, canonical, conversation, ending, expressions, ids
-from app.domain.aggregate import StepRow
+from app.domain import (
+    asking,
+    attaching,
+    calling,
+    canonical,
+    concluding,
+    conversation,
+    ending,
+    expressions,
+    gating,
+    ids,
+)
+from app.domain.aggregate import Call, StepRow
 from app.domain.bindings import size
 from app.domain.facts import KeyAnswered, name_of
 from app.domain.outcomes import JSON, Failure
-from app.domain.plan import Step
-from app.domain.states import ApprovalKind, EffectClass, FailureKind, StepKind, StepState
+from app.domain.plan import Step, Tool
+from app.domain.states import ApprovalKind, CallState, EffectClass, FailureKind, HeldReason, StepKind, StepState
 from app.domain.transition import Draft, KeyWanted
 
 
@@ -45,31 +56,66 @@ def _begin_tool(draft: Draft, row: StepRow, step: Step, seen: Mapping[str, JSON]
     row.input = arguments
     if step.key is not None and tool.effect is EffectClass.KEYED:
         key = step.key.render_key(seen)
-        wanted = KeyWanted(step=row.path, tool=tool.name, key=key, args_sha256=calling.hash_of(arguments))
-        draft.transition.keys_wanted.append(wanted)
+        _want_key(draft, row, tool, key, arguments)
         started(draft, row, arguments)
         return
     started(draft, row, arguments)
-    calling.tool_call(draft, row, tool, arguments)
+    gate(draft, row, tool, calling.tool_call(draft, row, tool, arguments))
+
+
+def _want_key(draft: Draft, row: StepRow, tool: Tool, key: str, arguments: JSON) -> None:
+    wanted = KeyWanted(
+        step=row.path,
+        call_id=calling.call_id(draft, row, row.calls + 1),
+        tool=tool.name,
+        key=key,
+        args_sha256=calling.hash_of(arguments),
+    )
+    draft.transition.keys_wanted.append(wanted)
 
 
 def key_answered(draft: Draft, fact: KeyAnswered) -> None:
-    """The key is free, or was already ours: the call is made. Somebody else's: the step fails, nothing is sent."""
+    """The key is ours: the call is made. Somebody's who does the same: it attaches. Else nothing is sent."""
     row = draft.step(fact.step)
-    step = draft.plan.steps[name_of(fact.step)]
-    if row.state != StepState.RUNNING or step.tool is None or row.calls:
+    tool = draft.plan.steps[name_of(fact.step)].tool
+    if row.state != StepState.RUNNING or tool is None:
         return
-    if fact.owner is not None:
-        owner = ids.encode("call", fact.owner)
-        failure = Failure(
-            kind=FailureKind.KEY_CONFLICT,
-            message=f"The key {fact.key!r} of {fact.tool} belongs to another call ({owner}); nothing was sent.",
-            fix=f"Look at that effect (GET /v1/effects/{owner}); if this is another one, use another idempotency_key.",
-            detail={"owner": owner, "key": fact.key},
-        )
-        ending.fail_step(draft, row, failure)
+    call = _waiting_for_key(draft, row)
+    if fact.owner is not None and not fact.same_arguments:
+        failure = attaching.conflict(fact.key, fact.tool, ids.encode("call", fact.owner), "which has other arguments")
+        if call is not None:
+            concluding.fail(draft, call, failure)
+        else:
+            ending.fail_step(draft, row, failure)
+    elif fact.owner is not None:
+        call = call or calling.tool_call(draft, row, tool, row.input, business_key=fact.key, held=HeldReason.ATTACHED)
+        attaching.attach(draft, call, fact)
+    elif call is not None:
+        attaching.take_over(draft, call, fact.generation)
+        gate(draft, row, tool, call)
+    else:
+        made = calling.tool_call(draft, row, tool, row.input, business_key=fact.key, generation=fact.generation)
+        gate(draft, row, tool, made)
+
+
+def _waiting_for_key(draft: Draft, row: StepRow) -> Call | None:
+    return next((c for c in draft.calls_of(row.path) if c.held_reason == HeldReason.ATTACHED), None)
+
+
+def gate(draft: Draft, row: StepRow, tool: Tool, call: Call) -> None:
+    """A tool that wants a person's word gets it before anything is sent."""
+    if gating.gated(draft, row, tool) and not CallState(call.state).final:
+        gating.hold(draft, row, tool, call)
+
+
+def call_again(draft: Draft, row: StepRow, tool: Tool, call: Call) -> None:
+    """A tool step is reopened: the same arguments as a new call. A business key is asked for again."""
+    row.input = call.request["arguments"]
+    key = call.request.get("business_key")
+    if key is not None:
+        _want_key(draft, row, tool, key, row.input)
         return
-    calling.tool_call(draft, row, step.tool, row.input, business_key=fact.key, generation=fact.generation)
+    gate(draft, row, tool, calling.again(draft, row, tool, call, change={"change": "reopened", "diff": None}))
 
 
 def _begin_agent(draft: Draft, row: StepRow, step: Step, seen: Mapping[str, JSON]) -> None:
@@ -101,6 +147,7 @@ def _begin_approval(draft: Draft, row: StepRow, step: Step, seen: Mapping[str, J
         allow=list(asked.allow),
         expires=asked.expires,
         on_expire=asked.on_expire,
+        approver=asked.approver,
     )
 
 

@@ -5,13 +5,11 @@ A lapsed lease makes nothing claimable: only this decides.
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from app.domain import concluding, doubting, recovery, settling
+from app.domain import concluding, doubting, parking, recovery, settling
 from app.domain.aggregate import Attempt, Call
 from app.domain.facts import KeyExpired, WorkerLost
 from app.domain.outcomes import Failure
-from app.domain.states import EARLY_CLASSES, CallState, DueKind, EffectClass, FailureKind, HeldReason
+from app.domain.states import EARLY_CLASSES, CallKind, CallState, DueKind, EffectClass, FailureKind, HeldReason
 from app.domain.transition import Draft, Due
 
 
@@ -22,13 +20,16 @@ def lose(draft: Draft, fact: WorkerLost) -> None:
     attempt = call.attempt(fact.attempt_id)
     if attempt is None or attempt.outcome is not None or attempt.lost_at is not None:
         return
+    if attempt.status_code == settling.ACCEPTED:
+        return  # its worker has told all it knows; the tool's result is waited for
     if call.attempt_id != attempt.id or call.state != CallState.INTENDED:
         attempt.lost_at = draft.now
         draft.touch_attempt(attempt)
         return
-    silent_at = _silent_at(draft, attempt)
+    silent_at = doubting.silent_at(draft, attempt)
     sender = draft.snapshot.workers.get(attempt.worker)
-    early = call.effect in EARLY_CLASSES and sender is not None and sender.lost_at is not None
+    safe = call.effect in EARLY_CLASSES and not parking.must_park(draft, call)
+    early = safe and sender is not None and sender.lost_at is not None
     if not early and draft.now < silent_at:
         draft.set_due(
             Due(
@@ -47,8 +48,8 @@ def lose(draft: Draft, fact: WorkerLost) -> None:
     draft.event(
         "agent.worker.lost", call=call, attempt=attempt.id, data={"worker": str(attempt.worker), "attempt": attempt.n}
     )
-    if not settling.repeatable(draft, call):
-        doubting.doubt(
+    if not settling.repeatable(draft, call) or parking.must_park(draft, call):
+        settling.park(
             draft,
             call,
             since=max(silent_at, attempt.intended_at),
@@ -63,26 +64,23 @@ def lose(draft: Draft, fact: WorkerLost) -> None:
                 message="The worker was lost; the call changes nothing and is not needed any more.",
             ),
         )
-    elif call.lost_in_a_row >= draft.rules.poison_after and concluding.stopped(draft, call):
-        # Held, it would stand before the end of the drain for ever: a doubt is what a person can settle.
+    elif call.lost_in_a_row >= draft.rules.poison_after and _ends_with_it(draft, call):
+        # Held, it would stand before the end for ever: a doubt is what a person can settle.
         doubting.doubt(
             draft, call, since=max(silent_at, draft.now), reason=f"It lost {call.lost_in_a_row} workers in a row."
         )
+    elif call.lost_in_a_row >= draft.rules.poison_after and call.kind == CallKind.PROBE:
+        why = f"The probe lost {call.lost_in_a_row} workers in a row."
+        concluding.fail(draft, call, Failure(kind=FailureKind.WORKER_LOST, message=why))
     elif call.lost_in_a_row >= draft.rules.poison_after:
         _poison(draft, call)
     else:
         _repeat_after_loss(draft, call, attempt)
 
 
-def _silent_at(draft: Draft, attempt: Attempt) -> datetime:
-    """When the sender is known to be silent: its death as its parent's waitpid reported it; when both its send
-    deadline and its lease are over; for one that lives its send deadline, which it keeps."""
-    sender = draft.snapshot.workers.get(attempt.worker)
-    if sender is None or sender.lost_at is None:
-        return attempt.send_deadline
-    if sender.reaped_at is not None:
-        return sender.reaped_at
-    return max(attempt.send_deadline, sender.lease_until)
+def _ends_with_it(draft: Draft, call: Call) -> bool:
+    """Whether a workflow that is on its way to its end waits for it."""
+    return call.kind == CallKind.COMPENSATION or concluding.stopped(draft, call)
 
 
 def _repeat_after_loss(draft: Draft, call: Call, attempt: Attempt) -> None:
@@ -124,8 +122,8 @@ def expire_key(draft: Draft, fact: KeyExpired) -> None:
     call = draft.call(fact.call_id)
     if call.state != CallState.DUE:
         return
-    if doubting.uncertain(call):
-        doubting.doubt(
+    if call.uncertain or call.lost_past:
+        settling.park(
             draft,
             call,
             since=draft.now,

@@ -110,7 +110,12 @@ class Outcome:
     usage: Usage | None = None
     request_id: str | None = None
     """The provider's own id of the request, for their support."""
+    pending: bool = False
+    """The tool has taken the request on (202) and will tell its result later; until then the outcome is unknown. The
+    failure's `detail["pending"]` says the same in the stored row."""
 
     def __post_init__(self) -> None:
         if (self.failure is None) != (self.certainty is AttemptOutcome.SUCCEEDED):
             raise ValueError("an outcome carries a failure unless it succeeded")
+        if self.pending and self.certainty is not AttemptOutcome.UNKNOWN:
+            raise ValueError("an outcome whose result is waited for is unknown until then")

@@ -9,7 +9,7 @@ before it was stored.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
@@ -76,6 +76,29 @@ class HttpTool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Probe:
+    """How to find out whether a call took effect. Its templates and `found` see `arguments`, `input`, `key`; `found`
+    and `result` also `output`, which is what the probe's tool answered."""
+
+    tool: str
+    """A read_only tool of the plan."""
+    arguments: Template
+    found: Expression
+    result: Template | None
+    """What the call's result is if it was found; None: the probe's output as it came."""
+    deadline: timedelta
+    """How long after the quarantine an unclear probe is asked again before the call is in doubt."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compensation:
+    """The call that undoes an effect. Its template sees `arguments`, `input`, `output` of that effect's call."""
+
+    tool: str
+    arguments: Template
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Tool:
     name: str
     description: str
@@ -91,6 +114,27 @@ class Tool:
     """How long a request that has left may still take effect."""
     on_repeat: str
     """`ask` | `return_recorded` | `allow`."""
+    digest: str = ""
+    """SHA-256 of the declaration's canonical JSON: what an approval is bound to, with the arguments."""
+    probe: Probe | None = None
+    on_5xx: str = "unknown"
+    on_3xx: str = "unknown"
+    on_408: str = "unknown"
+    """`unknown` | `not_executed`: what the tool's owner knows about such an answer."""
+    on_repeat_status: Mapping[int, str] = field(default_factory=dict)
+    """Status of a repeat after an unknown attempt → `succeeded` (404 to a DELETE) | `failed`."""
+    on_202: str = "succeeded"
+    """`succeeded` | `wait`: accepted, its result comes to POST /v1/calls/{id}/result or is found by the probe."""
+    result_within: timedelta = timedelta(minutes=10)
+    """How long a result is waited for after a 202."""
+    approve: str = "never"
+    """`never` | `always` | `when_tainted`."""
+    approver: str = "anyone"
+    """`anyone` | `other_than_submitter`."""
+    approval_expires: timedelta = timedelta(days=1)
+    trusted_output: bool = False
+    """Whether its output may be believed like the definition itself; else what reads it is tainted."""
+    compensate: Compensation | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +164,8 @@ class Approval:
     """`reject` | `fail`."""
     on_reject: str
     """`continue` (a rejection is output) | `fail`."""
+    approver: str = "anyone"
+    """`anyone` | `other_than_submitter`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +199,12 @@ class Step:
     output_schema: Mapping[str, JSON] | None = None
     values: Template | None = None
     approval: Approval | None = None
+    on_unknown_outcome: str | None = None
+    """`probe` | `ask` | `abandon`: tightens what the effect class allows; None: the class decides."""
+    compensate: Compensation | None = None
+    """Of a tool step: its own, else the tool's. (An agent's effects are undone as their tools say.)"""
+    pivot: bool = False
+    """Once it has succeeded a failure is held for an operator instead of undone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,3 +222,6 @@ class Plan:
     """In document order."""
     output: Template | None
     deadline: timedelta
+    compensate_on: frozenset[str] = frozenset({"failure", "cancel"})
+    on_failure: str = "compensate"
+    """`compensate` | `hold` (an operator decides before anything is undone)."""

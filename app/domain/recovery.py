@@ -55,7 +55,8 @@ def next_try(step: Step, failure: Failure, *, tries: int, attempt_id: UUID) -> R
     policy = step.retry.get(failure.kind)
     if policy is None or failure.kind not in SAME_BYTES or tries >= policy.max_retries:
         return None
-    if failure.kind is FailureKind.TOOL_ERROR and policy.source == "default" and not worth_repeating(step, failure):
+    answered = failure.kind is FailureKind.TOOL_ERROR and not failure.detail.get("not_executed")
+    if answered and policy.source == "default" and not worth_repeating(step, failure):
         return None
     return Retry(delay=_delay(policy, failure, tries=tries, attempt_id=attempt_id), policy=policy, used=tries + 1)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from app.domain import concluding, doubting, ending, ids, turns
+from app.domain import calling, concluding, doubting, ending, gating, ids, probing, saga
 from app.domain.aggregate import Approval, Call
 from app.domain.bindings import instant
 from app.domain.facts import ApprovalDecided, ApprovalExpired, DoubtResolved, IllegalTransition, name_of
 from app.domain.outcomes import Failure
-from app.domain.states import ApprovalStatus, CallState, DueKind, FailureKind, StepState
+from app.domain.states import ApprovalKind, ApprovalStatus, CallKind, CallState, DueKind, FailureKind, StepState
 from app.domain.transition import Draft
 
 
@@ -21,9 +21,14 @@ def resolve_doubt(draft: Draft, fact: DoubtResolved) -> None:
         "by": fact.by,
         "at": instant(draft.now),
         "attempts": call.attempts,
+        "vouched": call.vouched,
     }
     step = draft.step(call.step)
+    draft.audit(f"effect.{fact.verdict}", by=fact.by, object=calling.shown_id(call), data={"note": fact.note})
     match fact.verdict:
+        case "probe":
+            probing.probe_again(draft, call)
+            return
         case "happened":
             to = CallState.SUCCEEDED
         case "did_not_happen":
@@ -49,6 +54,8 @@ def resolve_doubt(draft: Draft, fact: DoubtResolved) -> None:
         ending.call_gone(draft, step)
     else:
         draft.move_call(call, CallState.ABANDONED)
+        if call.kind == CallKind.TOOL:
+            draft.workflow.effects_abandoned += 1
         concluding.close_records(call, "abandoned")
         concluding.tell_step(draft, call, doubting.given_up(call))
 
@@ -65,6 +72,12 @@ def decide_approval(draft: Draft, fact: ApprovalDecided) -> None:
         fact.by,
     )
     _close(draft, approval)
+    draft.audit(
+        f"approval.{fact.decision}",
+        by=fact.by,
+        object=ids.encode("apr", approval.id),
+        data={"comment": fact.comment, "sha256": approval.arguments_sha256},
+    )
     draft.event(
         "approval.decided",
         step=approval.step,
@@ -106,12 +119,14 @@ def _end_step(draft: Draft, approval: Approval, kind: FailureKind) -> None:
     asked = draft.plan.steps[name_of(approval.step)].approval
     approved = approval.decision == "approve"
     if approved or (kind is FailureKind.APPROVAL_REJECTED and (asked is None or asked.on_reject != "fail")):
+        gating.clean(draft, row)  # a person's answer, whatever the question was made of
         ending.succeed_step(draft, row, output=_output(approval))
     elif (
         kind is FailureKind.APPROVAL_EXPIRED
         and approval.on_expire == "reject"
         and (asked is None or asked.on_reject != "fail")
     ):
+        gating.clean(draft, row)
         ending.succeed_step(draft, row, output={**_output(approval), "decision": "reject", "by": None})
     else:
         said = "was rejected" if kind is FailureKind.APPROVAL_REJECTED else "expired"
@@ -137,19 +152,56 @@ def _release_call(draft: Draft, call: Call, approval: Approval) -> None:
     """Approved: it goes. Rejected or expired: it is never sent, and the model is told."""
     if call.state != CallState.HELD:
         return
+    tool = draft.plan.tools[call.tool or ""]
+    released = approval.decision in ("approve", "edit")
+    if released and not gating.matches(tool, call.request["arguments"], approval.arguments_sha256):
+        raise IllegalTransition(f"approval {approval.id} is not about the bytes of call {call.id}")
     if approval.decision == "approve":
-        draft.move_call(call, CallState.DUE)
-        draft.event(
-            "effect.call.changed", call=call, moved=(CallState.HELD, CallState.DUE), data={"reason": "approved"}
-        )
+        draft.move_call(call, CallState.DUE, delay=saga.not_before(draft, call))
+        draft.event("effect.call.changed", call=call, moved=(CallState.HELD, call.state), data={"reason": "approved"})
         return
-    why = (
-        "A person decided that this is not done a second time." if approval.decision else "Nobody approved it in time."
-    )
+    if approval.decision == "edit":
+        _edited(draft, call, approval)
+        return
+    if approval.kind == ApprovalKind.REPEAT and approval.decision:
+        why = "A person decided that this is not done a second time."
+    else:
+        why = "A person did not approve it." if approval.decision else "Nobody approved it in time."
     comment = f" They said: {approval.comment}" if approval.comment else ""
-    call.failure = Failure(kind=FailureKind.APPROVAL_REJECTED, message=why + comment).to_json()
-    draft.move_call(call, CallState.FAILED)
+    kind = FailureKind.APPROVAL_REJECTED if approval.decision else FailureKind.APPROVAL_EXPIRED
+    failure = Failure(
+        kind=kind,
+        message=why + comment,
+        fix="POST …/retry asks again; nothing was sent." if approval.decision else None,
+    )
     draft.event("effect.call.changed", call=call, moved=(CallState.HELD, CallState.FAILED), data={"reason": "rejected"})
-    row = draft.step(call.step)
-    if not StepState(row.state).final:
-        turns.go_on(draft, row)
+    concluding.fail(draft, call, failure)
+
+
+def _edited(draft: Draft, call: Call, approval: Approval) -> None:
+    """Another request is another call: the person's arguments, approved by the same word, with what was changed."""
+    tool = draft.plan.tools[call.tool or ""]
+    before, after = call.request["arguments"], approval.values
+    draft.move_call(call, CallState.CANCELLED)
+    draft.event(
+        "effect.call.changed", call=call, moved=(CallState.HELD, CallState.CANCELLED), data={"reason": "edited"}
+    )
+    diff = gating.difference(before, after)
+    made = calling.tool_call(
+        draft,
+        draft.step(call.step),
+        tool,
+        after,
+        business_key=call.request.get("business_key"),
+        generation=call.generation,
+        turn=call.turn,
+        ordinal=call.ordinal,
+        tool_use_id=call.tool_use_id,
+        retry_of=call,
+        change={"change": "edited", "by": approval.by, "diff": diff},
+    )
+    if call.business_key:
+        draft.transition.keys_passed.append((call.id, made.id))
+    approval.arguments_sha256 = gating.binding(tool, after)  # the word is about these; the audit has what was asked
+    data = {"approval": ids.encode("apr", approval.id), "sha256": approval.arguments_sha256, "diff": diff}
+    draft.event("approval.edited", call=made, data=data)

@@ -19,7 +19,7 @@ class Span:
 
     id: str
     kind: str
-    """workflow, step, call or attempt."""
+    """workflow, step, call or attempt. A probe and a compensation are calls under the call that they are about."""
     name: str
     headline: str
     status: str
@@ -44,10 +44,14 @@ class Span:
     result: str | None = None
     """A few words of an effect's result: `event evt_8841`."""
     waiting: JSON = None
-    """What a person or a clock owes: `{"kind": approval|doubt|held|timer, "reason", "since", "not_before",
-    "approval"}`."""
+    """What a person or a clock owes: `{"kind": approval|doubt|held|probe|result|timer|undo, "reason", "since",
+    "not_before", "approval"}`. `not_before` is null once it is over."""
     decided: JSON = None
-    """What a person said of it: `{"what": doubt|approval, "said", "by", "note", "at"}`."""
+    """What a person said of it: `{"what": doubt|approval|step, "said", "by", "note", "at", "asked", "diff",
+    "before"}`; `asked` is when the question was put, `diff` what was changed in the arguments, `before` the approval of
+    a call that was in doubt later."""
+    role: str | None = None
+    """Of a call under another one: `probe` (asks whether it happened) or `compensation` (undoes it)."""
     items: JSON = None
     """`{"total", "ok", "failed", "open"}` of a `for_each`."""
     undo: str = "none"
@@ -57,6 +61,16 @@ class Span:
         if self.started_at is None or self.ended_at is None:
             return None
         return max(self.ended_at - self.started_at, timedelta())
+
+    @property
+    def attempts(self) -> tuple[Span, ...]:
+        """Of a call: its tries."""
+        return tuple(child for child in self.children if child.kind == "attempt")
+
+    @property
+    def calls(self) -> tuple[Span, ...]:
+        """Of a step: its calls; of a call: the probes and compensations that are about it."""
+        return tuple(child for child in self.children if child.kind == "call")
 
     def walk(self) -> Iterator[Span]:
         yield self
@@ -90,6 +104,7 @@ class Span:
             "decided": self.decided,
             "items": self.items,
             "undo": self.undo,
+            "role": self.role,
             "children": [child.to_json() for child in self.children],
         }
 
@@ -120,16 +135,18 @@ class Span:
             decided=value.get("decided"),
             items=value.get("items"),
             undo=value.get("undo", "none"),
+            role=value.get("role"),
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trace:
     workflow: Mapping[str, JSON]
-    """id, status, headline, definition, failure, source: the members of the API's workflow that a picture needs."""
+    """id, status, headline, definition, failure, source: the members of the API's workflow that a picture needs; and
+    reopened: `[{"by", "note", "at"}]`."""
     totals: Mapping[str, JSON]
     """`{"duration_ms", "cost_usd", "retries", "recovery_usd", "recovery_ms", "effects": {done, unknown, undone,
-    duplicates_prevented}}`."""
+    abandoned, duplicates_prevented}}`."""
     as_of: datetime
     root: Span
 

@@ -5,7 +5,7 @@ Inputs freeze once, here, in the transition that makes the call.
 
 from __future__ import annotations
 
-from app.domain import bindings, ending, expressions, ids, items, kinds
+from app.domain import bindings, ending, expressions, gating, ids, items, kinds
 from app.domain.aggregate import StepRow
 from app.domain.facts import StepEnded, StepReady
 from app.domain.outcomes import JSON
@@ -27,7 +27,7 @@ def count_down(draft: Draft, fact: StepEnded) -> None:
 def begin(draft: Draft, fact: StepReady) -> None:
     row = draft.step(fact.step)
     step = draft.plan.steps[fact.step]
-    if WorkflowStatus(draft.workflow.status).draining or row.state != StepState.PENDING:
+    if WorkflowStatus(draft.workflow.status).ending or row.state != StepState.PENDING:
         return
     try:
         if _unneeded(draft, step):
@@ -40,7 +40,8 @@ def begin(draft: Draft, fact: StepReady) -> None:
         if step.title is not None and step.for_each is None:
             row.title = str(step.title.render(seen))
         draft.move_step(row, StepState.RUNNING)
-        _arm_timeout(draft, row, step)
+        gating.inherit(draft, row, step)
+        arm_timeout(draft, row, step)
         if step.for_each is not None:
             items.begin_items(draft, row, step, seen)
         else:
@@ -64,7 +65,8 @@ def _unneeded(draft: Draft, step: Step) -> bool:
     return any(draft.step(need).state == StepState.SKIPPED and need not in asked_about for need in step.needs)
 
 
-def _arm_timeout(draft: Draft, row: StepRow, step: Step) -> None:
+def arm_timeout(draft: Draft, row: StepRow, step: Step) -> None:
+    """A step begins, or goes on after a reopening: its time runs from here. Items have their parent's."""
     if step.timeout is not None and row.parent is None:
         at = draft.now + step.timeout
         ref = ids.derived("step_timeout", str(row.workflow_id), row.path)

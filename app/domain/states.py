@@ -34,6 +34,11 @@ class WorkflowStatus(StrEnum):
         """Nothing new is scheduled; what is in flight is settled."""
         return self in (WorkflowStatus.FAILING, WorkflowStatus.CANCELLING)
 
+    @property
+    def ending(self) -> bool:
+        """On the way to failed or cancelled: draining, or undoing what was done."""
+        return self.draining or self is WorkflowStatus.COMPENSATING
+
 
 FINAL_STATUSES = frozenset({WorkflowStatus.SUCCEEDED, WorkflowStatus.FAILED, WorkflowStatus.CANCELLED})
 
@@ -71,6 +76,8 @@ class Undo(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    SKIPPED = "skipped"
+    """A person decided that it stays done."""
 
 
 class CallKind(StrEnum):
@@ -153,6 +160,12 @@ class DueKind(StrEnum):
     """An approval expires. ref = approval id."""
     DELIVERY = "delivery"
     """A webhook stream has something to send. ref = stream id."""
+    RESULT = "result"
+    """A tool answered 202; until then its result is waited for. ref = call id."""
+    ATTACHED = "attached"
+    """Another call owns the business key; its end is looked at. ref = call id."""
+    SWITCH = "switch"
+    """An operator's switch stands before the call; note = its scope. ref = call id."""
 
 
 class ApprovalKind(StrEnum):

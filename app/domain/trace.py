@@ -1,4 +1,5 @@
-"""The trace: every attempt of a workflow as a tree of spans, workflow → step (→ item) → call → attempt.
+"""The trace: every attempt of a workflow as a tree of spans, workflow → step (→ item) → call → attempt. A probe and a
+compensation are calls under the call that they are about.
 
 `build_trace` reads rows (mappings with the column names of `app/store/tables.py`) and decides nothing: what was
 retried is there with its time, tokens and money, the recovery records stand on the call that they caused, and costs are
@@ -9,20 +10,30 @@ the rows know, or the caller's clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from app.domain import headlines, ids
+from app.domain import decided, headlines, ids, ledger_records, stories, trace_totals
 from app.domain.amounts import usd
 from app.domain.outcomes import JSON
-from app.domain.spans import Span, Trace, chains, instant_text, microusd, milliseconds
-from app.domain.states import ApprovalStatus, CallKind, CallState, EffectClass, StepKind, StepState
+from app.domain.spans import Span, Trace, instant_text, microusd
+from app.domain.states import (
+    ApprovalStatus,
+    CallKind,
+    CallState,
+    EffectClass,
+    StepKind,
+    StepState,
+    Undo,
+)
 
 Row = Mapping[str, Any]
 
 EFFECT_KINDS = frozenset({CallKind.TOOL, CallKind.COMPENSATION})
 """Kinds of calls that may change something; a probe or a model call has an effect class but is no effect."""
+ASIDES = frozenset({CallKind.PROBE, CallKind.COMPENSATION})
+"""Kinds of calls that stand under the call they are about."""
 
 
 def build_trace(
@@ -32,11 +43,15 @@ def build_trace(
     attempts: Sequence[Row],
     *,
     approvals: Sequence[Row] = (),
+    findings: Sequence[Row] = (),
     source_name: str | None = None,
     now: datetime | None = None,
 ) -> Trace:
-    """The tree of one workflow. `source_name` is the file the definition came from, for the lines of its rules."""
-    rows = _Rows(workflow=workflow, steps=steps, calls=calls, attempts=attempts, approvals=approvals, now=now)
+    """The tree of one workflow. `source_name` is the file the definition came from, for the lines of its rules;
+    `findings` are the events that no row repeats (`trace_views.FINDINGS`)."""
+    rows = _Rows(
+        workflow=workflow, steps=steps, calls=calls, attempts=attempts, approvals=approvals, findings=findings, now=now
+    )
     root = rows.workflow_span()
     as_of = max(instant for instant in (now, workflow["updated_at"], workflow["ended_at"]) if instant is not None)
     return Trace(
@@ -51,8 +66,14 @@ def build_trace(
             },
             "failure": workflow["failure"],
             "source": source_name,
+            "reopened": [
+                {"by": event["data"].get("by"), "note": event["data"].get("note"), "at": instant_text(event["at"])}
+                for event in decided.reopenings(findings)
+            ],
         },
-        totals=_totals(workflow, root, as_of),
+        totals=trace_totals.totals(
+            workflow, root, as_of, probing=sum(call["state"] == CallState.PROBING for call in calls)
+        ),
         as_of=as_of,
         root=root,
     )
@@ -69,6 +90,7 @@ class _Rows:
         calls: Sequence[Row],
         attempts: Sequence[Row],
         approvals: Sequence[Row],
+        findings: Sequence[Row],
         now: datetime | None,
     ) -> None:
         self.workflow = workflow
@@ -79,9 +101,26 @@ class _Rows:
         for step in self.steps:
             if step["parent"] is not None:
                 self.items.setdefault(step["parent"], []).append(step)
+        known = {call["id"] for call in self.all_calls}
+        self.about: dict[Any, list[Row]] = {}
         self.calls: dict[str, list[Row]] = {}
         for call in self.all_calls:
-            self.calls.setdefault(call["step"], []).append(call)
+            if call["kind"] in ASIDES and call["target"] in known:
+                self.about.setdefault(call["target"], []).append(call)
+            else:
+                self.calls.setdefault(call["step"], []).append(call)
+        self.events = findings
+        self.findings: dict[Any, list[Row]] = {}
+        self.operated: dict[str, list[Row]] = {}
+        for event in findings:
+            if event["call_id"] is not None:
+                self.findings.setdefault(event["call_id"], []).append(event)
+            elif event["type"] == "agent.step.operated":
+                self.operated.setdefault(event["step"], []).append(event)
+        self.reopenings = decided.reopenings(findings)
+        self.undo_failed = {
+            event["data"]["effect"]: event["at"] for event in findings if event["type"] == "compensation.failed"
+        }
         self.attempts: dict[Any, list[Row]] = {}
         for attempt in sorted(attempts, key=lambda attempt: attempt["n"]):
             self.attempts.setdefault(attempt["call_id"], []).append(attempt)
@@ -95,7 +134,7 @@ class _Rows:
             id=ids.encode("wf", row["id"]),
             kind="workflow",
             name=name,
-            headline=headlines.workflow_headline(row, steps=self.steps, calls=self.all_calls, now=self.now),
+            headline=self.headline(),
             status=row["status"],
             started_at=row["started_at"] or row["created_at"],
             ended_at=row["ended_at"],
@@ -105,11 +144,32 @@ class _Rows:
             children=tuple(self.step_span(step) for step in self.steps if step["parent"] is None),
         )
 
+    def headline(self) -> str:
+        said = {call_id: self.said(call_id) for call_id in self.findings}
+        pending = stories.probed(self.all_calls, said=said)
+        return headlines.workflow_headline(
+            self.workflow,
+            steps=self.steps,
+            calls=self.all_calls,
+            pending=pending,
+            pause=decided.pause_of(self.events),
+            now=self.now,
+        )
+
+    def said(self, call_id: UUID) -> list[str]:
+        """What the probes of a call said, in order."""
+        events = self.findings.get(call_id, [])
+        return [str(event["data"].get("verdict")) for event in events if event["type"] == "effect.probed"]
+
     def step_span(self, step: Row) -> Span:
         path = step["path"]
         calls = self.calls.get(path, [])
+        operations = self.operated.get(path, ())
         children = tuple(self.step_span(item) for item in self.items.get(path, []))
-        children += tuple(self.call_span(call) for call in calls)
+        children += tuple(
+            self.call_span(call, before=self.replaced(call, calls[:index], step=step))
+            for index, call in enumerate(calls)
+        )
         effects = sorted({child.effect for child in children if child.effect is not None})
         keys = [child.key for child in children if child.kind == "call" and child.key is not None]
         results = [child.result for child in children if child.kind == "call" and child.result is not None]
@@ -119,7 +179,9 @@ class _Rows:
             id=path,
             kind="step",
             name=path,
-            headline=headlines.step_headline(step, calls=calls, now=self.now),
+            headline=headlines.step_headline(
+                step, calls=self.with_asides(calls), operated=decided.by_hand(step, operations), now=self.now
+            ),
             status=step["state"],
             started_at=step["started_at"],
             ended_at=step["ended_at"],
@@ -132,20 +194,17 @@ class _Rows:
             failure=step["failure"],
             result=results[-1] if results else None,
             waiting=self.step_wait(step),
-            decided=self.decision(step=step["path"], call_id=None),
-            items=_items(step, children),
+            decided=decided.of_step(step, approvals=self.decided, operations=operations),
+            items=trace_totals.items(step, children),
             undo=step["undo"],
         )
 
-    def decision(self, *, step: str, call_id: UUID | None) -> JSON:
-        """What a person decided about the step, or about a call that asked first."""
-        found = [row for row in self.decided if row["step"] == step and row["call_id"] == call_id]
-        if not found:
-            return None
-        last = found[-1]
-        said = "approved" if last["decision"] == "approve" else "rejected"
-        at = instant_text(last["decided_at"])
-        return {"what": "approval", "said": said, "by": last["by"], "note": last["comment"], "at": at}
+    def replaced(self, call: Row, earlier: Sequence[Row], *, step: Row) -> Row | None:
+        """The call that this one replaces. A tool step wants one thing: whatever it called before is the same wish,
+        also where the key of a reopened call was asked for anew and names no call before it."""
+        if call["retry_of"] is not None:
+            return next((one for one in earlier if one["id"] == call["retry_of"]), None)
+        return earlier[-1] if earlier and step["kind"] == StepKind.TOOL else None
 
     def step_wait(self, step: Row) -> JSON:
         if step["state"] != StepState.WAITING:
@@ -160,10 +219,15 @@ class _Rows:
             approval=None if asked is None else ids.encode("apr", asked["id"]),
         )
 
-    def call_span(self, call: Row) -> Span:
+    def with_asides(self, calls: Sequence[Row]) -> list[Row]:
+        return [each for call in calls for each in (call, *self.about.get(call["id"], ()))]
+
+    def call_span(self, call: Row, *, before: Row | None = None) -> Span:
         attempts = tuple(self.attempt_span(attempt, call=call) for attempt in self.attempts.get(call["id"], []))
+        children = attempts + tuple(self.call_span(aside) for aside in self.about.get(call["id"], ()))
         may_change = call["kind"] in EFFECT_KINDS and call["effect"] != EffectClass.READ_ONLY
         key = call["key"]
+        replaces = call["retry_of"] or (None if before is None else before["id"])
         if key is not None and call["generation"] > 1:
             key = f"{key}#{call['generation']}"
         return Span(
@@ -174,26 +238,47 @@ class _Rows:
             status=call["state"],
             started_at=attempts[0].started_at if attempts else call["created_at"],
             ended_at=call["ended_at"],
-            cost_usd=_sum(attempts),
-            usage=_usage(attempts),
+            cost_usd=_sum(children),
+            usage=_usage(children),
             effect=call["effect"] if may_change else None,
             key=key if may_change and (call["business_key"] or call["effect"] == EffectClass.KEYED) else None,
-            recovery=tuple(call["recovery"]),
-            children=attempts,
+            recovery=(
+                *ledger_records.reopened(call, before=before, reopenings=self.reopenings),
+                *call["recovery"],
+                *self.records(call),
+            ),
+            children=children,
             n=call["n"],
             via=_via(call),
             turn=call["turn"],
-            retry_of=None if call["retry_of"] is None else ids.encode("call", call["retry_of"]),
+            retry_of=None if replaces is None else ids.encode("call", replaces),
             failure=call["failure"],
             result=_result(call["result"]) if may_change else None,
             waiting=self.call_wait(call),
-            decided=_verdict(call) or self.decision(step=call["step"], call_id=call["id"]),
+            decided=decided.of_call(call, approvals=self.decided),
             undo=call["undo"],
+            role=call["kind"] if call["kind"] in ASIDES else None,
+        )
+
+    def records(self, call: Row) -> list[JSON]:
+        """What was found out about it besides what was recovered."""
+        asker = next(
+            (str(row["tool"]) for row in self.about.get(call["id"], ()) if row["kind"] == CallKind.PROBE), None
+        )
+        return ledger_records.records_of(
+            call, findings=self.findings.get(call["id"], ()), attempts=self.attempts.get(call["id"], ()), asker=asker
         )
 
     def call_wait(self, call: Row) -> JSON:
         if call["state"] in (CallState.IN_DOUBT, CallState.PROBING):
-            return _waiting(kind="doubt", since=call["doubt_since"], not_before=call["not_before"])
+            kind = "doubt" if call["state"] == CallState.IN_DOUBT else "probe"
+            accepted = "accepted (202)" if kind == "probe" and self.accepted(call) else None
+            not_before = self.ahead(call["not_before"])
+            return _waiting(kind=kind, reason=accepted, since=call["doubt_since"], not_before=not_before)
+        if call["undo"] == Undo.FAILED:
+            return _waiting(kind="undo", since=self.undo_failed.get(ids.encode("call", call["id"])))
+        if call["state"] == CallState.INTENDED and self.accepted(call):
+            return _waiting(kind="result", reason="accepted (202)")
         if call["state"] == CallState.HELD:
             asked = next((row for row in self.approvals if row["call_id"] == call["id"]), None)
             return _waiting(
@@ -202,9 +287,19 @@ class _Rows:
                 since=None if asked is None else asked["created_at"],
                 approval=None if asked is None else ids.encode("apr", asked["id"]),
             )
-        if call["state"] == CallState.DUE and call["not_before"] is not None:
-            return _waiting(kind="timer", reason="backing off", not_before=call["not_before"])
+        due_at = self.ahead(call.get("due_at"))
+        if call["state"] == CallState.DUE and due_at is not None and call["recovery"]:
+            return _waiting(kind="timer", reason="backing off", not_before=due_at)
         return None
+
+    def ahead(self, instant: datetime | None) -> datetime | None:
+        """None once it is over."""
+        return None if instant is not None and self.now is not None and instant <= self.now else instant
+
+    def accepted(self, call: Row) -> bool:
+        """Whether the tool said 202: it will be done, and its result comes later."""
+        last = next((row for row in reversed(self.attempts.get(call["id"], ()))), None)
+        return last is not None and last["status_code"] == headlines.ACCEPTED and last["outcome"] is None
 
     def attempt_span(self, attempt: Row, *, call: Row) -> Span:
         lost = attempt["lost_at"] is not None
@@ -222,48 +317,6 @@ class _Rows:
             via=_via(call),
             failure=attempt["failure"],
         )
-
-
-def _verdict(call: Row) -> JSON:
-    """A person's word on a doubt: who, what, why."""
-    resolved = call["resolved"]
-    if resolved is None:
-        return None
-    said = str(resolved["outcome"]).replace("_", " ")
-    return {"what": "doubt", "said": said, "by": resolved["by"], "note": resolved["note"], "at": resolved["at"]}
-
-
-def _totals(workflow: Row, root: Span, as_of: datetime) -> dict[str, JSON]:
-    ended = root.ended_at or as_of
-    duration = timedelta() if root.started_at is None else max(ended - root.started_at, timedelta())
-    lost = timedelta()
-    for step in (span for span in root.walk() if span.kind == "step"):
-        for chain in chains([child for child in step.children if child.kind == "call"]):
-            tries = [attempt for call in chain for attempt in call.children]
-            if len(tries) > 1 and tries[0].started_at is not None and tries[-1].started_at is not None:
-                lost += max(tries[-1].started_at - tries[0].started_at, timedelta())
-    return {
-        "duration_ms": milliseconds(duration),
-        "cost_usd": usd(workflow["spent_microusd"]),
-        "retries": workflow["retries"],
-        "recovery_usd": usd(workflow["recovery_microusd"]),
-        "recovery_ms": milliseconds(lost),
-        "effects": {
-            "done": workflow["effects_done"],
-            "unknown": workflow["doubts"],
-            "undone": workflow["effects_undone"],
-            "duplicates_prevented": workflow["duplicates_prevented"],
-        },
-    }
-
-
-def _items(step: Row, children: Sequence[Span]) -> JSON:
-    if step["items_total"] is None:
-        return None
-    items = [child for child in children if child.kind == "step"]
-    ok = sum(child.status == StepState.SUCCEEDED for child in items)
-    failed = sum(child.status == StepState.FAILED for child in items)
-    return {"total": step["items_total"], "ok": ok, "failed": failed, "open": step["items_total"] - ok - failed}
 
 
 def _waiting(

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from app.domain.amounts import clock, counted, price, took
-from app.domain.failure_words import in_short
+from app.domain.amounts import counted, price, took
+from app.domain.failure_words import VERDICTS
+from app.domain.ledger_records import LEDGER, REOPENED
 from app.domain.outcomes import JSON
 from app.domain.plain import clipped, plain
 from app.domain.spans import Span, Trace, chains, microusd
 from app.domain.states import CallState, StepState
+from app.domain.trace_lines import DOUBT, Line, call_wait, decided, decision, found_out, step_wait
 
 GLYPHS: Final[Mapping[str, str]] = {
     "succeeded": "✓",
@@ -38,31 +40,10 @@ GLYPHS: Final[Mapping[str, str]] = {
 }
 """Everything else is under way."""
 UNDER_WAY: Final = "◌"
-AGAIN: Final = "↻"
-WAITS: Final = "⏸"
-DOUBT: Final = "?"
-DONE: Final = "✓"
-
-CHANGED: Final[Mapping[str, str]] = {
-    "format_reminder": "schema and the exact complaint",
-    "more_tokens": "more room for the answer",
-    "summary": "the conversation as a summary",
-}
-"""A recovery record's `change` → what was added to the request. Any other change is named as it is."""
-
 ITEMS_SHOWN: Final = 10
 """Items with something to see that get rows of their own; the others are counted."""
 NOTE_LIMIT: Final = 60
 """Of an effect's result or key, characters: it stands beside the bar."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """Text under a row. A command is never broken, so that it can be copied."""
-
-    glyph: str = " "
-    text: str
-    command: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +75,7 @@ def rows(trace: Trace) -> Iterator[Row]:
 
 def step_rows(step: Span, *, depth: int, source: str | None) -> Iterator[Row]:
     items = [child for child in step.children if child.kind == "step"]
-    calls = [child for child in step.children if child.kind == "call"]
+    calls = list(step.calls)
     found = chains(calls)
     detailed = len(found) > 1 or any(_remarkable(chain) for chain in found)
     troubled = [item for item in items if _troubled(item)]
@@ -110,11 +91,13 @@ def step_rows(step: Span, *, depth: int, source: str | None) -> Iterator[Row]:
         ended_at=step.ended_at,
         spans_others=detailed or bool(troubled),
         note=_step_note(step),
-        under=(*_step_wait(step), *_decided(step)),
+        under=(*step_wait(step), *decided(step)),
     )
     if detailed:
         for chain in found:
             yield from chain_rows(chain, alone=len(found) == 1, depth=depth + 1, source=source)
+            for aside in (aside for call in chain for aside in call.calls):
+                yield _aside_row(aside, about=chain[-1], depth=depth + 1)
     for item in troubled[:ITEMS_SHOWN]:
         yield from step_rows(item, depth=depth + 1, source=source)
     if len(troubled) > ITEMS_SHOWN:
@@ -124,7 +107,7 @@ def step_rows(step: Span, *, depth: int, source: str | None) -> Iterator[Row]:
 
 def chain_rows(chain: Sequence[Span], *, alone: bool, depth: int, source: str | None) -> Iterator[Row]:
     """The tries of a call and of those that replaced it, each after the record of the decision that caused it."""
-    tries = [(call, attempt) for call in chain for attempt in call.children]
+    tries = [(call, attempt) for call in chain for attempt in call.attempts]
     before, after = _placed(chain)
     first = chain[0]
     head = "" if alone else f"turn {first.turn}" if first.name == "model" else plain(first.name)
@@ -136,12 +119,16 @@ def chain_rows(chain: Sequence[Span], *, alone: bool, depth: int, source: str | 
         last = number == len(tries)
         failure = _failure(call, attempt)
         under: list[Line] = []
-        for record in after if last else before.get(_place(tries[number]), []):
-            under += _decision(record, failure, source=source)
-        if not under and failure is not None:
+        if number == 1:  # it replaced a call that was never sent
+            for record in before.get(_place(tries[0]), []):
+                under += decision(record, None, source=source)
+        records = after if last else before.get(_place(tries[number]), [])
+        if failure is not None and all(record["kind"] == REOPENED for record in records):
             under.append(Line(text=plain(str(failure["message"]))))
+        for record in records:
+            under += decision(record, failure, source=source)
         if last:
-            under += [*_call_wait(chain[-1]), *_decided(chain[-1])]
+            under += [*call_wait(chain[-1]), *decided(chain[-1]), *found_out(chain[-1])]
         label = f"{head} try {number}".strip() if many else head
         yield Row(
             glyph=glyph_of("failed" if failure is not None and attempt.status == "succeeded" else attempt.status),
@@ -157,9 +144,36 @@ def chain_rows(chain: Sequence[Span], *, alone: bool, depth: int, source: str | 
         )
 
 
+def _aside_row(call: Span, *, about: Span, depth: int) -> Row:
+    """A probe or a compensation: one row, under the tries of the call it is about."""
+    tries = len(call.attempts)
+    said = _verdict(call, about) if call.role == "probe" else ""
+    failed = plain(str(call.failure["kind"])) if call.failure and not said else ""
+    again = counted(tries, "try", plural="tries") if tries > 1 else ""
+    return Row(
+        glyph=glyph_of(call.status),
+        label=f"{'asks' if call.role == 'probe' else 'undo'} {plain(call.name)}",
+        depth=depth,
+        took=_took(call) if call.attempts else "",
+        cost="" if call.cost_usd is None else price(microusd(call.cost_usd)),
+        started_at=call.started_at if call.attempts else None,
+        ended_at=call.ended_at,
+        note="  ".join(part for part in (said, failed, again) if part),
+        under=(*call_wait(call), *decided(call), *found_out(call)),
+    )
+
+
+def _verdict(probe: Span, about: Span) -> str:
+    """What this probe said: the verdicts stand on the call they are about, in the order of its probes."""
+    said = [record for record in about.recovery if record.get("source") == LEDGER and record["kind"] == "probe"]
+    ended = [aside for aside in about.calls if aside.role == "probe" and aside.ended_at is not None]
+    place = next((index for index, aside in enumerate(ended) if aside.id == probe.id), len(said))
+    return VERDICTS.get(said[place]["result"], plain(str(said[place]["result"]))) if place < len(said) else ""
+
+
 def _untried(call: Span, *, head: str, depth: int, after: Sequence[JSON], source: str | None) -> Row:
-    under = [line for record in after for line in _decision(record, None, source=source)]
-    under += [*_call_wait(call), *_decided(call)]
+    under = [line for record in after for line in decision(record, None, source=source)]
+    under += [*call_wait(call), *decided(call), *found_out(call)]
     return Row(
         glyph=glyph_of(call.status),
         label=head or plain(call.name),
@@ -182,8 +196,8 @@ def _placed(chain: Sequence[Span]) -> tuple[dict[Place, list[JSON]], list[JSON]]
     before: dict[Place, list[JSON]] = {}
     after: list[JSON] = []
     for index, call in enumerate(chain):
-        records = list(call.recovery)
-        attempts = list(call.children) if index > 0 else list(call.children)[1:]
+        records = [record for record in call.recovery if record.get("source") != LEDGER]
+        attempts = list(call.attempts) if index > 0 else list(call.attempts)[1:]
         for attempt in attempts:
             if records:
                 before[(call.id, attempt.id)] = [records.pop(0)]
@@ -196,33 +210,6 @@ def _place(following: tuple[Span, Span]) -> Place:
     return call.id, attempt.id
 
 
-def _decision(record: JSON, failure: JSON, *, source: str | None) -> list[Line]:
-    """`because: … · rule file:26 (1 of 2)` and `change: … · waited …`."""
-    because = record.get("message") or (failure or {}).get("message") or in_short(str(record["kind"]))
-    used, allowed = record.get("used"), record.get("allowed")
-    count = f" ({used} of {allowed})" if used is not None and allowed is not None else ""
-    lines = [Line(glyph=AGAIN, text=f"because: {plain(str(because)).rstrip('.')} · {_rule(record, source)}{count}")]
-    waited = record.get("waited_ms") or 0
-    wait = f" · waited {waited / 1000:.2f} s" if waited else ""
-    change = record.get("change")
-    added = CHANGED.get(str(change), plain(str(change)))
-    said = f"+ {added}{_size(record.get('diff'))}" if change else "none, the same bytes"
-    return [*lines, Line(text=f"change: {said}{wait}")]
-
-
-def _rule(record: JSON, source: str | None) -> str:
-    rule, line = plain(str(record.get("rule") or record["kind"])), record.get("line")
-    if record.get("source") == "definition":
-        place = "" if line is None else f", line {line}"
-        return f"rule {plain(source)}:{line}" if source and line is not None else f"rule {rule}{place}"
-    return f"default rule {rule}"
-
-
-def _size(diff: JSON) -> str:
-    lines = diff.splitlines() if isinstance(diff, str) else diff if isinstance(diff, list) else []
-    return f" ({counted(len(lines), 'line')})" if lines else ""
-
-
 def _step_note(step: Span) -> str:
     if step.items:
         names = (("ok", "ok"), ("failed", "failed"), ("open", "open"))
@@ -231,9 +218,17 @@ def _step_note(step: Span) -> str:
         return plain(str(step.failure["kind"]))
     if step.status in (StepState.SKIPPED, StepState.CANCELLED):
         return str(step.status)
-    undone = {"done": "undone", "running": "being undone", "failed": "undo failed"}.get(step.undo)
+    undone = _UNDO_NOTES.get(step.undo)
     parts = [clipped(step.result, NOTE_LIMIT) if step.result else "", f"key {_key(step)}" if step.key else ""]
     return "  ".join(part for part in [*parts, undone or ""] if part)
+
+
+_UNDO_NOTES: Final = {
+    "done": "undone",
+    "running": "being undone",
+    "failed": "undo failed",
+    "skipped": "undo skipped",
+}
 
 
 def _key(step: Span) -> str:
@@ -244,77 +239,27 @@ def _failure(call: Span, attempt: Span) -> JSON:
     """What was wrong with this try: it failed, or it was answered and the answer could not be used."""
     if attempt.status != "succeeded":
         return attempt.failure
-    if call.status == CallState.FAILED and attempt.id == call.children[-1].id:
+    if call.status == CallState.FAILED and attempt.id == call.attempts[-1].id:
         return call.failure
     return None
 
 
-def _step_wait(step: Span) -> Iterator[Line]:
-    waiting = step.waiting
-    if waiting is None:
-        return
-    since = f" · since {_clock(waiting['since'])}" if waiting["since"] else ""
-    yield Line(glyph=WAITS, text=f"{plain(str(waiting['reason'] or step.name))}{since}")
-    if waiting["approval"]:
-        yield Line(text=f"surefoot approve {waiting['approval']}", command=True)
-        yield Line(text=f"surefoot reject {waiting['approval']} --comment '…'", command=True)
-
-
-def _call_wait(call: Span) -> list[Line]:
-    waiting = call.waiting
-    if waiting is None:
-        return []
-    kind = waiting["kind"]
-    if kind == "doubt":
-        return _doubt_lines(call, waiting)
-    if kind == "approval":
-        return [
-            Line(glyph=WAITS, text=f"asks before it is sent: {plain(str(waiting['reason']))}"),
-            Line(text=f"surefoot approve {waiting['approval']}", command=True),
-        ]
-    if kind == "timer":
-        return [Line(glyph=WAITS, text=f"tried again at {_clock(waiting['not_before'])}")]
-    return [Line(glyph=WAITS, text=f"held: {plain(str(waiting['reason']))}")]
-
-
-def _decided(span: Span) -> Iterator[Line]:
-    """Who said what of it, and why."""
-    decided = span.decided
-    if decided is None:
-        return
-    by, at = plain(str(decided["by"] or "nobody")), _clock(decided["at"])
-    said = plain(str(decided["said"]))
-    text = f"nobody knew; settled as {said} by {by}" if decided["what"] == "doubt" else f"{said} by {by}"
-    note = f": {plain(str(decided['note']))}" if decided["note"] else ""
-    yield Line(glyph=DONE, text=f"{text} at {at}{note}")
-
-
-def _doubt_lines(call: Span, waiting: Mapping[str, JSON]) -> list[Line]:
-    since = f" since {_clock(waiting['since'])}" if waiting["since"] else ""
-    asked = counted(len(call.children), "request")
-    lines = [
-        Line(glyph=DOUBT, text=f"in doubt{since}: {asked} sent to {plain(call.name)}, no certain answer; not repeated")
-    ]
-    lines.append(
-        Line(text=f"surefoot resolve {call.id} happened|did-not-happen|abandon --note '…'", command=True),
-    )
-    if waiting["not_before"]:
-        until = _clock(waiting["not_before"])
-        lines.append(Line(text=f"did-not-happen only from {until} on: what has left may still arrive"))
-    return lines
-
-
 def _remarkable(chain: Sequence[Span]) -> bool:
     last = chain[-1]
-    tries = sum(len(call.children) for call in chain)
-    told = last.waiting is not None or last.decided is not None
-    return tries > 1 or told or last.status in (CallState.FAILED, CallState.ABANDONED)
+    tries = sum(len(call.attempts) for call in chain)
+    told = last.waiting is not None or last.decided is not None or any(found_out(last))
+    amiss = any(attempt.status in _AMISS for call in chain for attempt in call.attempts)
+    ended_badly = last.status in (CallState.FAILED, CallState.ABANDONED)
+    return tries > 1 or told or amiss or ended_badly or any(call.calls for call in chain)
+
+
+_AMISS: Final = frozenset({"failed", "unknown", "not_sent", "lost"})
 
 
 def _troubled(item: Span) -> bool:
     if item.waiting is not None or item.status == StepState.FAILED:
         return True
-    return any(_remarkable(chain) for chain in chains([child for child in item.children if child.kind == "call"]))
+    return any(_remarkable(chain) for chain in chains(item.calls))
 
 
 def _tag(step: Span, items: Sequence[Span]) -> str:
@@ -329,7 +274,3 @@ def _took(span: Span) -> str:
 
 def _dollars(cost: str | None) -> str:
     return "" if cost is None else f"${price(microusd(cost))}"
-
-
-def _clock(text: str) -> str:
-    return clock(datetime.fromisoformat(text))

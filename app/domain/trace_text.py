@@ -17,7 +17,8 @@ from app.domain.amounts import counted, price, took
 from app.domain.outcomes import JSON
 from app.domain.plain import cells, plain
 from app.domain.spans import Span, Trace, chains, microusd
-from app.domain.trace_rows import AGAIN, Row, glyph_of, rows
+from app.domain.trace_lines import AGAIN, reopenings
+from app.domain.trace_rows import Row, glyph_of, rows
 
 NARROWEST: Final = 40
 """Columns below which nothing is saved by trying."""
@@ -62,7 +63,7 @@ def render_text(trace: Trace, *, width: int = 100, color: bool = False) -> str:
     lines = [*_header(trace, layout), "", *_axis(layout)]
     for row in shown:
         lines += _row_lines(row, layout)
-    lines += ["", *_footer(trace, layout), *_next(trace, layout), *_reason(trace, layout)]
+    lines += ["", *_footer(trace, layout), *_next(trace), *_reason(trace, layout)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -109,6 +110,8 @@ def _header(trace: Trace, layout: Layout) -> Iterator[str]:
         yield left
         yield "  " + right
     yield from _wrapped(plain(str(trace.workflow["headline"])), layout, first="  ", rest="  ")
+    for text in reopenings(trace):
+        yield from _wrapped(text, layout, first=f"{_glyph(AGAIN, layout)} ", rest="  ")
 
 
 def _axis(layout: Layout) -> Iterator[str]:
@@ -193,6 +196,8 @@ def _column(instant: datetime, layout: Layout) -> int:
 def _footer(trace: Trace, layout: Layout) -> Iterator[str]:
     totals, effects = trace.totals, trace.totals["effects"]
     said = f"effects {effects['done']} done · {effects['unknown']} unknown · {effects['undone']} undone"
+    if effects.get("abandoned"):
+        said += f" · {effects['abandoned']} given up"
     if effects["duplicates_prevented"]:
         said += f" · {counted(effects['duplicates_prevented'], 'duplicate')} prevented"
     recovery = _recovery(totals)
@@ -217,15 +222,10 @@ def _share(part: int, whole: int) -> str:
     return f" ({round(100 * part / whole)} %)" if whole else ""
 
 
-def _next(trace: Trace, layout: Layout) -> Iterator[str]:
-    """Commands, several on a line where they fit; never broken."""
-    line, head = "", "  next    "
-    for command in next_commands(trace):
-        if line and len(head) + len(line) + 3 + len(command) > layout.width:
-            yield head + line
-            line, head = "", "          "
-        line = f"{line} | {command}" if line else command
-    yield head + line
+def _next(trace: Trace) -> Iterator[str]:
+    """Commands, one on a line and never broken: a line can be pasted."""
+    for number, command in enumerate(next_commands(trace)):
+        yield f"{'          ' if number else '  next    '}{command}"
 
 
 def next_commands(trace: Trace) -> list[str]:
@@ -233,11 +233,11 @@ def next_commands(trace: Trace) -> list[str]:
     workflow = trace.root.id
     waiting = [span.waiting for span in trace.root.walk() if span.waiting is not None]
     commands = [f"surefoot approve {one['approval']}" for one in waiting if one["approval"]]
+    if trace.root.ended_at is None:
+        commands.append(f"surefoot why {workflow}")
     told = _told(trace.root)
     if told is not None:
         commands.append(f"surefoot show {workflow} {told[0]} --call {told[1]}")
-    if trace.root.ended_at is None and not commands:
-        commands.append(f"surefoot trace {workflow} --follow")
     return [*commands[:3], f"surefoot effects {workflow}", f"surefoot events {workflow}"]
 
 
@@ -245,12 +245,12 @@ def _told(root: Span) -> tuple[str, int] | None:
     """Step and number of the call that is worth a look: of the failed step its last, else the first tried twice."""
     first: tuple[str, int] | None = None
     for step in (span for span in root.walk() if span.kind == "step"):
-        calls = [child for child in step.children if child.kind == "call"]
+        calls = step.calls
         if not calls:
             continue
         if step.status == "failed":
             return step.name, calls[-1].n or 1
-        again = next((chain for chain in chains(calls) if sum(len(call.children) for call in chain) > 1), None)
+        again = next((chain for chain in chains(calls) if sum(len(call.attempts) for call in chain) > 1), None)
         if first is None and again is not None:
             first = step.name, again[0].n or 1
     return first

@@ -13,16 +13,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.domain import ids, legal
+from app.domain import ids, legal, rewound
 from app.domain.aggregate import Approval, Attempt, Call, Message, Snapshot, StepRow, Workflow
-from app.domain.facts import Fact
+from app.domain.facts import Fact, name_of
 from app.domain.outcomes import JSON, Evidence
 from app.domain.plan import Plan
 from app.domain.rules import Rules
-from app.domain.states import CallState, DueKind, HeldReason, Lane, StepState, WorkflowStatus
+from app.domain.states import CallKind, CallState, DueKind, HeldReason, Lane, StepState, WorkflowStatus
 
 RING_AFTER = timedelta(seconds=2)
 """A due that is rung directly is swept only after this long: the bell is quicker, the sweep is the promise."""
+
+_HELD_DUES = {HeldReason.ATTACHED: DueKind.ATTACHED, HeldReason.OPERATOR: DueKind.SWITCH}
+"""What wakes a call that is held for that reason; for the others a person does."""
 
 DEFAULT_WEBHOOK_EVENTS = ("workflow.*", "approval.requested", "effect.in_doubt")
 
@@ -68,9 +71,22 @@ class KeyWanted:
     """A step wants a business key: the store finds or makes its owner, and the answer is another fact."""
 
     step: str
+    call_id: UUID
+    """The call that is to own it; it is made when the answer is there, or waits already for another owner's end."""
     tool: str
     key: str
     args_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audit:
+    """What somebody did to the workflow by hand."""
+
+    id: UUID
+    actor: str
+    action: str
+    object: str
+    data: Mapping[str, JSON]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,10 +112,17 @@ class Transition:
     keys_wanted: list[KeyWanted] = field(default_factory=list)
     keys_released: list[UUID] = field(default_factory=list)
     """Workflow-owned business keys of these calls become free."""
+    keys_passed: list[tuple[UUID, UUID]] = field(default_factory=list)
+    """A business key goes from the first call to the second, which is the same wish with other arguments."""
+    owners_ended: list[UUID] = field(default_factory=list)
+    """Calls with a business key that came to their end: who is attached to them is told."""
     cancel_steps: str | None = None
     """`unstarted`: every step that has not begun is cancelled; `all`: every step that is not final."""
     cancel_items: list[str] = field(default_factory=list)
     """Every item of these steps that has not begun is cancelled."""
+    reopen_items: list[str] = field(default_factory=list)
+    """Items of these steps that were cancelled before they began wait again."""
+    audits: list[Audit] = field(default_factory=list)
     end_dues: bool = False
     """The workflow is final: no due of it stays (deliveries keep their own)."""
     then: list[Fact] = field(default_factory=list)
@@ -152,6 +175,8 @@ class Draft:
         legal.check("step", step.state, to, fact=self.fact)
         was_final = StepState(step.state).final
         step.state = to
+        if not to.final:
+            step.ended_at = None
         if to in (StepState.RUNNING, StepState.WAITING) and step.started_at is None:
             step.started_at = self.now
         if to.final and not was_final:
@@ -171,15 +196,27 @@ class Draft:
         delay: timedelta = timedelta(0),
     ) -> None:
         """Move a call; counters and dues follow. `delay`: how long it is not due yet."""
+        if to is CallState.DUE and self.pauses(call):
+            to, held = CallState.HELD, HeldReason.PAUSE
         legal.check("call", call.state, to, fact=self.fact)
+        if call.held_reason in _HELD_DUES:
+            self.clear_due(_HELD_DUES[HeldReason(call.held_reason)], call.id)
         self._count(call, -1)
         call.state = to
         call.held_reason = held
         self._count(call, 1)
         if to.final:
             call.ended_at = self.now
+            if call.business_key:
+                self.transition.owners_ended.append(call.id)
         self.transition.calls[call.id] = call
         self._follow_with_dues(call, delay=delay)
+
+    def pauses(self, call: Call) -> bool:
+        """Whatever would become due in a paused workflow is held, unless an attempt of it may be at the tool: then it
+        is in flight. Probes and compensations ignore a pause."""
+        paused = self.workflow.status == WorkflowStatus.PAUSED
+        return paused and call.kind not in (CallKind.PROBE, CallKind.COMPENSATION) and not call.maybe_done
 
     def _follow_with_dues(self, call: Call, *, delay: timedelta) -> None:
         if call.state == CallState.DUE:
@@ -203,13 +240,27 @@ class Draft:
             case CallState.IN_DOUBT:
                 self.workflow.doubts += by
 
-    def add_call(self, call: Call) -> Call:
+    def add_call(self, call: Call, *, delay: timedelta = timedelta(0)) -> Call:
         """A call of the step whose `calls` counter gave it its number; `due` unless it says held or settled."""
+        rewound.mark(self.workflow, call, plan=self.plan)
+        if call.state == CallState.DUE and self.pauses(call):
+            call.state, call.held_reason = CallState.HELD, HeldReason.PAUSE
         self.snapshot.calls[call.id] = call
         self.transition.new_calls.append(call)
         self._count(call, 1)
-        self._follow_with_dues(call, delay=timedelta(0))
+        self._follow_with_dues(call, delay=delay)
         return call
+
+    def hold_new(self, call: Call, reason: HeldReason) -> None:
+        """A call made in this very decision is held before it was ever due."""
+        self._count(call, -1)
+        call.state, call.held_reason = CallState.HELD, reason
+        self._count(call, 1)
+        self._follow_with_dues(call, delay=timedelta(0))
+
+    def step_name(self, call: Call) -> str:
+        """The id in the definition of the call's step."""
+        return name_of(call.step)
 
     def touch_call(self, call: Call) -> Call:
         self.transition.calls[call.id] = call
@@ -277,6 +328,15 @@ class Draft:
         self.set_due(
             Due(kind=DueKind.DELIVERY, ref=stream, due_at=self.now, ring_at=self.now + RING_AFTER, lane=Lane.DELIVERIES)
         )
+
+    def audit(self, action: str, *, by: str, object: str, data: Mapping[str, JSON]) -> None:
+        """Note what somebody did by hand, in the same transaction."""
+        number = f"{self.workflow.revision}.{len(self.transition.audits)}"
+        identity = ids.timed(self.now, "audit", str(self.workflow.id), number, action)
+        self.transition.audits.append(Audit(id=identity, actor=by, action=action, object=object, data=data))
+
+    def unattend(self, what: str) -> None:
+        self.workflow.attention = [each for each in self.workflow.attention if each != what]
 
     def attend(self, what: str, *, tool: str | None = None) -> None:
         """Something needs a person: noted on the row once, told each time."""

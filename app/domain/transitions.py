@@ -13,13 +13,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from app.domain import ending, ids, items, kinds, losing, resolving, settling, starting, turns
-from app.domain.aggregate import Snapshot
+from app.domain import (
+    attaching,
+    ending,
+    ids,
+    items,
+    kinds,
+    losing,
+    pausing,
+    probing,
+    reopening,
+    resolving,
+    restoring,
+    saga,
+    settling,
+    starting,
+    stepping,
+    turns,
+)
+from app.domain.aggregate import Snapshot, StepRow
 from app.domain.facts import (
     ApprovalDecided,
     ApprovalExpired,
     CallSettled,
     CancelRequested,
+    CompensationEnded,
+    DatabaseRestored,
     DeadlinePassed,
     DoubtResolved,
     DrainBegan,
@@ -29,18 +48,32 @@ from app.domain.facts import (
     ItemsWanted,
     KeyAnswered,
     KeyExpired,
-    Reads,
+    MayHaveHappened,
+    OwnerLooked,
+    PauseRequested,
+    ProbeEnded,
+    ResultTimedOut,
+    ResumeRequested,
+    RetryRequested,
+    SagaDecided,
     StepEnded,
+    StepOperated,
     StepReady,
+    StepReopened,
     StepsDone,
     StepTimedOut,
+    SwitchedOff,
+    SwitchReleased,
     ToolsAsked,
+    UndoBegan,
+    UndoSettled,
+    UndosWanted,
     WorkerLost,
     WorkflowAccepted,
-    read_for,
 )
 from app.domain.legal import Row, table
 from app.domain.plan import Plan
+from app.domain.reads import Reads, read_for
 from app.domain.rules import Rules
 from app.domain.states import DueKind, StepState, WorkflowStatus
 from app.domain.transition import Draft, Due, KeyWanted, Transition
@@ -60,6 +93,16 @@ class Decision:
     def take(self, facts: Sequence[Fact]) -> list[Fact]:
         """Decide the facts, and those they leave behind, as far as the rows reach."""
         self.draft.agenda.extend(facts)
+        self._come_to_rest()
+        if not self.draft.transition.then:  # at rest: a drain that is over ends, or begins to undo
+            last, self.draft.fact = self.draft.fact, DrainBegan.__name__
+            ending.end_drained(self.draft)
+            self.draft.fact = last
+            self._come_to_rest()
+        left, self.draft.transition.then = self.draft.transition.then, []
+        return left
+
+    def _come_to_rest(self) -> None:
         while self.draft.agenda:
             fact = self.draft.agenda.popleft()
             if _needs_more(fact, self.draft):
@@ -67,23 +110,23 @@ class Decision:
                 continue
             self.draft.fact = type(fact).__name__
             _handle(self.draft, fact)
-        left, self.draft.transition.then = self.draft.transition.then, []
-        return left
 
     def keys_wanted(self) -> list[KeyWanted]:
-        """None once the workflow ends or drains: a key without a call would never be free again."""
+        """None once the workflow or the step ends or drains: a key without a call would never be free again."""
         wanted, self.draft.transition.keys_wanted = self.draft.transition.keys_wanted, []
         status = WorkflowStatus(self.draft.workflow.status)
-        return [] if status.final or status.draining else wanted
+        if status.final or status.ending:
+            return []
+        return [wish for wish in wanted if self._goes_on(self.draft.step(wish.step))]
+
+    def _goes_on(self, row: StepRow) -> bool:
+        return not StepState(row.state).final and not row.counters.get("timed_out")
 
     def close(self) -> Transition:
         """The transition as it stands, with the workflow's status derived from its counters."""
         draft, workflow = self.draft, self.draft.workflow
-        last, draft.fact = draft.fact, DrainBegan.__name__
-        ending.end_drained(draft)  # the drain's own end, whichever fact came after the one that settled the last call
-        draft.fact = last
         status = WorkflowStatus(workflow.status)
-        if not status.final and not status.draining:
+        if not status.final and not status.ending and status is not WorkflowStatus.PAUSED:
             waits = workflow.open_calls == 0
             to = WorkflowStatus.WAITING if waits else WorkflowStatus.RUNNING
             if to is WorkflowStatus.WAITING and self.before is not WorkflowStatus.WAITING:
@@ -116,7 +159,7 @@ def _needs_more(fact: Fact, draft: Draft) -> bool:
     """Whether a fact left behind needs rows that are not loaded. What the engine brings was read for."""
     snapshot = draft.snapshot
     match fact:
-        case StepEnded() | StepReady() | StepsDone():
+        case StepEnded() | StepReady() | StepsDone() | MayHaveHappened():
             reads = Reads()
             read_for(fact, plan=draft.plan, reads=reads)
             return not reads.steps <= snapshot.steps.keys()
@@ -124,10 +167,12 @@ def _needs_more(fact: Fact, draft: Draft) -> bool:
             return fact.step not in snapshot.children
         case DrainBegan():
             return not snapshot.complete
-        case ItemsWanted():
+        case ItemsWanted() | ToolsAsked() | UndosWanted() | StepReopened():
             return fact not in snapshot.answered
-        case ToolsAsked():
-            return fact not in snapshot.answered
+        case UndoBegan():
+            return not snapshot.top
+        case CompensationEnded():  # of one that a probe has found: only the compensation was read with it
+            return fact.call_id not in snapshot.calls
         case _:
             return False
 
@@ -172,6 +217,47 @@ def _handle(draft: Draft, fact: Fact) -> None:
             kinds.key_answered(draft, fact)
         case ToolsAsked():
             turns.call_tools(draft, fact)
+        case _:
+            _handle_operations(draft, fact)
+
+
+def _handle_operations(draft: Draft, fact: Fact) -> None:
+    """The effect ledger's own facts, and what operators ask for."""
+    match fact:
+        case DatabaseRestored():
+            restoring.restore(draft, fact)
+        case MayHaveHappened():
+            restoring.may_have_happened(draft, fact)
+        case ProbeEnded():
+            probing.probe_ended(draft, fact)
+        case ResultTimedOut():
+            settling.time_out_result(draft, fact)
+        case OwnerLooked():
+            attaching.owner_looked(draft, fact)
+        case SwitchedOff():
+            pausing.switch_off(draft, fact)
+        case SwitchReleased():
+            pausing.switch_on(draft, fact)
+        case PauseRequested():
+            pausing.pause(draft, fact)
+        case ResumeRequested():
+            pausing.resume(draft, fact)
+        case RetryRequested():
+            reopening.reopen(draft, fact)
+        case StepReopened():
+            reopening.reopen_begun(draft, fact)
+        case StepOperated():
+            stepping.operate(draft, fact)
+        case SagaDecided():
+            saga.decide(draft, fact)
+        case UndoBegan():
+            saga.begin(draft, fact)
+        case UndosWanted():
+            saga.undo_next(draft, fact)
+        case CompensationEnded():
+            saga.compensation_ended(draft, fact)
+        case UndoSettled():
+            saga.settle_undo(draft, fact)
 
 
 def accept(draft: Draft) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from app.domain import answers, asking, calling, conversation, doubting, ending, ids, recovery, schemas
+from app.domain import answers, asking, calling, conversation, doubting, ending, gating, ids, recovery, schemas
 from app.domain.aggregate import Attempt, Call, StepRow
 from app.domain.facts import ToolsAsked, name_of
 from app.domain.outcomes import JSON, Failure
@@ -30,6 +30,10 @@ from app.domain.states import (
 from app.domain.transition import Draft
 
 FAILED_STATES: Final = frozenset({CallState.FAILED, CallState.CANCELLED})
+TURNS_USED: Final = "turns_used"
+"""Counter on an agent step that used all its turns: at which turn, its results appended already."""
+TURNS_BEFORE: Final = "turns_before"
+"""The same after a reopening, which gives as many turns again."""
 
 
 def offered(draft: Draft, step: Step) -> dict[str, Tool]:
@@ -50,10 +54,12 @@ def answered(draft: Draft, row: StepRow, call: Call, attempt: Attempt | None, me
         return
     draft.move_call(call, CallState.SUCCEEDED)
     call.recovery = [{**r, "result": r["result"] or "succeeded"} for r in call.recovery]
-    calling.append(draft, row, role="assistant", body=conversation.assistant_message(message))
     if _stopped(draft, row):
+        # Not appended: a conversation that ends with a wish nobody carried out could not be gone on with.
         ending.call_gone(draft, row)
-    elif isinstance(verdict, answers.Final):
+        return
+    if isinstance(verdict, answers.Final):
+        calling.append(draft, row, role="assistant", body=conversation.assistant_message(message))
         ending.succeed_step(draft, row, output=verdict.value)
     else:
         repeats = _guarded(tools, verdict.uses)
@@ -116,9 +122,13 @@ def _guarded(tools: dict[str, Tool], uses: Sequence[answers.ToolUse]) -> tuple[t
     found: dict[tuple[str, str], None] = {}
     for use in uses:
         tool = tools.get(use.name)
-        if tool is not None and tool.effect in GUARDED_CLASSES and tool.on_repeat != "allow":
+        if tool is not None and _is_guarded(tool):
             found[(tool.name, calling.hash_of(use.input))] = None
     return tuple(found)
+
+
+def _is_guarded(tool: Tool) -> bool:
+    return tool.effect in GUARDED_CLASSES and tool.on_repeat != "allow"
 
 
 def call_tools(draft: Draft, fact: ToolsAsked) -> None:
@@ -128,6 +138,8 @@ def call_tools(draft: Draft, fact: ToolsAsked) -> None:
     if _stopped(draft, row) or StepState(row.state).final:
         ending.call_gone(draft, row)
         return
+    # Only now, together with its calls: what was decided while the earlier calls were read may have stopped the step.
+    calling.append(draft, row, role="assistant", body=conversation.assistant_message(fact.answer))
     tools = offered(draft, step)
     verdict = answers.judge(
         answers.read_answer(fact.answer), output_schema=step.output_schema, offered=frozenset(tools)
@@ -157,7 +169,7 @@ def _call_tool(
             failure=failure.to_json(),
         )
         return
-    earlier = _repeated(draft, tool, use) if tool.effect in GUARDED_CLASSES and tool.on_repeat != "allow" else None
+    earlier = _repeated(draft, tool, calling.hash_of(use.input)) if _is_guarded(tool) else None
     call = calling.tool_call(
         draft,
         row,
@@ -170,6 +182,30 @@ def _call_tool(
     )
     if earlier is not None:
         _guard(draft, row, tool, call, earlier)
+    elif gating.gated(draft, row, tool):
+        gating.hold(draft, row, tool, call)
+
+
+def guarded_again(draft: Draft, calls: Sequence[Call]) -> tuple[tuple[str, str], ...]:
+    """What the repeat guard must read before the tool uses of a reopened turn are made again."""
+    found: dict[tuple[str, str], None] = {}
+    for call in calls:
+        tool = draft.plan.tools.get(call.tool or "")
+        if call.state == CallState.CANCELLED and tool is not None and _is_guarded(tool):
+            found[(tool.name, call.args_sha256)] = None
+    return tuple(found)
+
+
+def call_again(draft: Draft, row: StepRow, tool: Tool, call: Call) -> None:
+    """A tool use that was cancelled before it was sent is made again, for a workflow that was reopened. The guard and
+    the gate stand before it as they did the first time."""
+    earlier = _repeated(draft, tool, call.args_sha256) if _is_guarded(tool) else None
+    held = None if earlier is None else HeldReason.REPEAT
+    made = calling.again(draft, row, tool, call, change={"change": "reopened", "diff": None}, held=held)
+    if earlier is not None:
+        _guard(draft, row, tool, made, earlier)
+    elif gating.gated(draft, row, tool):
+        gating.hold(draft, row, tool, made)
 
 
 def _misfit(tool: Tool, use: answers.ToolUse) -> Failure | None:
@@ -185,9 +221,8 @@ def _misfit(tool: Tool, use: answers.ToolUse) -> Failure | None:
     )
 
 
-def _repeated(draft: Draft, tool: Tool, use: answers.ToolUse) -> Call | None:
+def _repeated(draft: Draft, tool: Tool, wanted: str) -> Call | None:
     """An earlier call of this workflow with the same tool and arguments that happened, or may have, or may yet."""
-    wanted = calling.hash_of(use.input)
     for call in sorted(draft.snapshot.calls.values(), key=lambda c: (c.created_at, c.step, c.n)):
         same = call.kind == CallKind.TOOL and call.tool == tool.name and call.args_sha256 == wanted
         if same and call.state not in FAILED_STATES and call.undo != Undo.DONE and call.effect != EffectClass.READ_ONLY:
@@ -205,17 +240,23 @@ def _guard(draft: Draft, row: StepRow, tool: Tool, call: Call, earlier: Call) ->
     )
     if tool.on_repeat == "return_recorded" and earlier.state == CallState.SUCCEEDED:
         call.result = earlier.result if earlier.result is not None else _output_of(draft, earlier)
+        if not tool.trusted_output:
+            gating.taint(draft, row)
         draft.move_call(call, CallState.SUCCEEDED)
         return
+    gated = gating.gated(draft, row, tool)  # then one word is both: it may be called, and a second time
+    show = {"tool": tool.name, "arguments": call.request["arguments"], "earlier": ids.encode("call", earlier.id)}
     asking.request_approval(
         draft,
         row,
         kind=ApprovalKind.REPEAT,
         title=f"The agent asks for {tool.name} again with the same arguments. Do it a second time?",
-        show={"tool": tool.name, "arguments": call.request["arguments"], "earlier": ids.encode("call", earlier.id)},
+        show={**show, "tainted": gating.is_tainted(row)} if gated else show,
         allow=["approve", "reject"],
+        expires=tool.approval_expires if gated else None,
         call_id=call.id,
-        arguments_sha256=call.args_sha256,
+        arguments_sha256=gating.binding(tool, call.request["arguments"]),
+        approver=tool.approver,
     )
 
 
@@ -226,13 +267,12 @@ def _output_of(draft: Draft, earlier: Call) -> JSON:
 
 def go_on(draft: Draft, row: StepRow) -> None:
     """When every tool call of the turn is settled: one message with all results, then the next model call."""
-    calls = [c for c in draft.calls_of(row.path, turn=row.turn) if c.kind == CallKind.TOOL]
+    calls = latest(draft.calls_of(row.path, turn=row.turn))
     if StepState(row.state).final or not calls or any(not CallState(c.state).final for c in calls):
         return
     if _stopped(draft, row):
         ending.call_gone(draft, row)
         return
-    calls.sort(key=lambda call: call.ordinal)
     abandoned = next((call for call in calls if call.state == CallState.ABANDONED), None)
     if abandoned is not None:  # only now: a step that fails must have nothing open behind it
         ending.fail_step(draft, row, doubting.given_up(abandoned), call=abandoned)
@@ -240,16 +280,26 @@ def go_on(draft: Draft, row: StepRow) -> None:
     results = [_result(call) for call in calls]
     calling.append(draft, row, role="user", body=conversation.tool_results_message(results))
     step = draft.plan.steps[row.name]
-    if step.agent is not None and row.turn >= step.agent.max_turns:
+    if step.agent is not None and row.turn >= step.agent.max_turns + row.counters.get(TURNS_BEFORE, 0):
+        row.counters = {**row.counters, TURNS_USED: row.turn}
         failure = Failure(
             kind=FailureKind.BUDGET_EXCEEDED,
             message=f"The agent used all its {step.agent.max_turns} turns without a final answer.",
-            fix="Raise the agent's `max_turns`, or make its task smaller; the trace shows what it did.",
+            fix="Raise the agent's `max_turns`, or make its task smaller; POST …/retry gives it as many turns again.",
         )
         ending.fail_step(draft, row, failure)
         return
     row.turn += 1
     calling.model_call(draft, row, step)
+
+
+def latest(calls: Sequence[Call]) -> list[Call]:
+    """One call for each tool use, in their order: the last made for it (edited by a person, or after a reopening)."""
+    found: dict[int, Call] = {}
+    for call in calls:
+        if call.kind == CallKind.TOOL and (call.ordinal not in found or call.n > found[call.ordinal].n):
+            found[call.ordinal] = call
+    return [found[ordinal] for ordinal in sorted(found)]
 
 
 def _result(call: Call) -> conversation.ToolResult:
@@ -259,4 +309,4 @@ def _result(call: Call) -> conversation.ToolResult:
 
 
 def _stopped(draft: Draft, row: StepRow) -> bool:
-    return WorkflowStatus(draft.workflow.status).draining or bool(row.counters.get("timed_out"))
+    return WorkflowStatus(draft.workflow.status).ending or bool(row.counters.get("timed_out"))

@@ -97,10 +97,10 @@ class Behaviour:
         self.rules: list[Rule] = []
         self.held: list[Held] = []
 
-    def take(self, tool: str, arguments: Mapping[str, Any]) -> Rule | None:
-        """The rule for this request, counted as used."""
+    def take(self, tool: str, arguments: Mapping[str, Any], *, named: bool = False) -> Rule | None:
+        """The rule for this request, counted as used; `named`: only one that names this tool."""
         for rule in self.rules:
-            if rule.fits(tool, arguments):
+            if rule.fits(tool, arguments) and (rule.tool is not None or not named):
                 if rule.times is not None:
                     rule.times -= 1
                     if rule.times <= 0:

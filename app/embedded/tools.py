@@ -1,11 +1,22 @@
-"""The demo tools: a calendar and a mailbox over HTTP, which keep books about what they really did.
+"""The demo tools: calendar, mailbox, bank and reports over HTTP, which keep books about what they really did.
 
-    GET    /calendar/free_busy?email=   calendar.free_busy     read_only
-    GET    /calendar/events             calendar.events        read_only
-    POST   /calendar/events             calendar.create_event  keyed by Idempotency-Key: the same key, the same event
-    DELETE /calendar/events?event_id=   calendar.delete_event  idempotent
-    POST   /email/send                  email.send             at_most_once: every request is one more mail
-    POST   /noop                        demo.noop              idempotent, answers {} at once (for the bench)
+    GET    /calendar/free_busy?email=          calendar.free_busy     read_only
+    GET    /calendar/events                    calendar.events        read_only
+    GET    /calendar/find?title=&start=&key=   calendar.find_event    read_only
+    POST   /calendar/events                    calendar.create_event  keyed
+    DELETE /calendar/events?event_id=          calendar.delete_event  idempotent
+    POST   /email/send                         email.send             every request is one more mail: checkable, or
+                                                                      at_most_once for who does not ask afterwards
+    GET    /email/search?to=&subject=&body=    email.search           read_only (`mine=true`: of the asking workflow)
+    POST   /payments/authorizations            payments.authorize     keyed
+    GET    /payments/fraud_check               payments.fraud_check   read_only
+    POST   /payments/settlements               payments.settle        keyed
+    DELETE /payments/authorizations            payments.void          idempotent
+    POST   /payments/refunds                   payments.refund        keyed
+    GET    /payments/reconcile · /payments/find                       read_only
+    POST   /reports/render                     reports.render         keyed, answers 202, brings its result later
+    GET    /reports/find?key=                  reports.find           read_only
+    POST   /noop                               demo.noop              idempotent, answers {} at once (for the bench)
 
     GET  /ledger    every request received: {"data": [{"tool", "key", "arguments", "executed", "at", …}], "noops": n}
     POST /behave    misbehave (`tool_behaviour.py`) · GET: the rules · DELETE: none
@@ -29,25 +40,13 @@ from app.embedded.tool_behaviour import Behaviour, Rule, read_rule
 from app.embedded.tool_books import Books
 from app.embedded.tool_declarations import declarations, noop_declaration
 from app.embedded.tool_ledger import Entry, Ledger
+from app.embedded.tool_payments import Refused
+from app.embedded.tool_reports import Courier
+from app.embedded.tool_routes import KEYED, NEEDED, READS, RENDER, ROUTES, STATUS
 from app.embedded.wire import Hangup, Reply, Request, json_reply
 
 __all__ = ["Tools", "declarations", "main", "noop_declaration"]
 
-_ROUTES: Final = {
-    ("GET", "/calendar/free_busy"): "calendar.free_busy",
-    ("GET", "/calendar/events"): "calendar.events",
-    ("POST", "/calendar/events"): "calendar.create_event",
-    ("DELETE", "/calendar/events"): "calendar.delete_event",
-    ("POST", "/email/send"): "email.send",
-}
-_NEEDED: Final[dict[str, tuple[str, ...]]] = {
-    "calendar.free_busy": ("email",),
-    "calendar.events": (),
-    "calendar.create_event": ("title", "start", "attendees"),
-    "calendar.delete_event": ("event_id",),
-    "email.send": ("to", "subject"),
-}
-_READS: Final = frozenset({"calendar.free_busy", "calendar.events"})
 _NOTHING: Final = Reply(body=b"{}", headers={"content-type": "application/json"})
 
 
@@ -61,12 +60,16 @@ class Tools:
         self._noops = 0
         self._working: set[asyncio.Future[Reply]] = set()
         self._books = Books(ledger.entries)
+        self._courier = self._new_courier()
+
+    def _new_courier(self) -> Courier:
+        return Courier(ledger=self._ledger, behaviour=self._behaviour, apply=self._books.apply)
 
     def handle(self, request: Request) -> Reply | Awaitable[Reply]:
         if request.path == "/noop":
             self._noops += 1
             return _NOTHING
-        tool = _ROUTES.get((request.method, request.path))
+        tool = ROUTES.get((request.method, request.path))
         if tool is None:
             return self._admin(request)
         try:
@@ -129,29 +132,46 @@ class Tools:
 
     async def _execute(self, tool: str, arguments: dict[str, Any], headers: Mapping[str, str]) -> Reply:
         """Does it, writes it down, and answers when it is on disk."""
-        missing = [name for name in _NEEDED[tool] if not arguments.get(name)]
+        missing = [name for name in NEEDED.get(tool, ()) if not arguments.get(name)]
         if missing:
-            self._ledger.note(_entry(tool, arguments, headers, executed=False, status=400))
-            return json_reply({"error": f"missing: {', '.join(missing)}"}, status=400)
-        if tool in _READS:
-            reading = tool == "calendar.free_busy"
-            books = self._books
-            result = books.free_busy(arguments["email"], today=wire.instant()) if reading else books.events()
-            self._ledger.note(_entry(tool, arguments, headers, executed=True, status=200))
-            return json_reply(result)
-        key = headers.get("idempotency-key") if tool == "calendar.create_event" else None
-        before = self._books.answered(key)
-        if before is not None:
-            same = before["arguments"] == arguments
-            await self._ledger.append(_entry(tool, arguments, headers, executed=False, status=200 if same else 422))
-            if not same:
-                return json_reply({"error": "this Idempotency-Key was used with other arguments"}, status=422)
-            return json_reply(before["result"], headers={"idempotent-replayed": "true"})
-        entry = _entry(tool, arguments, headers, executed=True, status=200)
-        entry["result"], entry["executed"] = self._books.outcome(tool, arguments)
+            return self._refuse(tool, arguments, headers, Refused(400, f"missing: {', '.join(missing)}"))
+        try:
+            if tool in READS:
+                result = self._books.read(
+                    tool, arguments, workflow=headers.get("surefoot-workflow"), today=wire.instant()
+                )
+                self._ledger.note(_entry(tool, arguments, headers, executed=True, status=200))
+                return json_reply(result)
+            before = self._books.answered(tool, headers.get("idempotency-key") if tool in KEYED else None)
+            if before is not None:
+                return await self._replay(before, arguments, headers)
+            entry = _entry(tool, arguments, headers, executed=True, status=STATUS.get(tool, 200))
+            entry["result"], entry["executed"] = self._books.outcome(tool, arguments)
+        except Refused as refused:
+            return self._refuse(tool, arguments, headers, refused)
         self._books.apply(entry)
         await self._ledger.append(entry)
-        return json_reply(entry["result"])
+        return self._answer(entry, headers)
+
+    async def _replay(self, before: Entry, arguments: dict[str, Any], headers: Mapping[str, str]) -> Reply:
+        """The key has been used: the answer of then, or 422 if something else is asked for now."""
+        tool, same = before["tool"], before["arguments"] == arguments
+        status = before["status"] if same else 422
+        await self._ledger.append(_entry(tool, arguments, headers, executed=False, status=status))
+        if not same:
+            return json_reply({"error": "this Idempotency-Key was used with other arguments"}, status=422)
+        reply = self._answer(before, headers)
+        return Reply(status=reply.status, body=reply.body, headers={**reply.headers, "idempotent-replayed": "true"})
+
+    def _answer(self, entry: Entry, headers: Mapping[str, str]) -> Reply:
+        if entry["tool"] == RENDER:
+            url, token = headers.get("surefoot-result-url"), headers.get("surefoot-result-token")
+            self._courier.carry(entry, reports=self._books.reports, url=url, token=token)
+        return json_reply(entry["result"], status=entry["status"])
+
+    def _refuse(self, tool: str, arguments: dict[str, Any], headers: Mapping[str, str], refused: Refused) -> Reply:
+        self._ledger.note(_entry(tool, arguments, headers, executed=False, status=refused.status))
+        return json_reply({"error": refused.error}, status=refused.status)
 
     def _admin(self, request: Request) -> Reply:
         match request.method, request.path:
@@ -182,7 +202,9 @@ class Tools:
                 self._behaviour.release(None, drop=True)
                 self._ledger.clear()
                 self._noops = 0
+                self._courier.forget()
                 self._books = Books(())
+                self._courier = self._new_courier()
                 return json_reply({})
         return json_reply({"error": f"no such tool: {request.method} {request.path}"}, status=404)
 
@@ -202,7 +224,7 @@ def _entry(tool: str, arguments: dict[str, Any], headers: Mapping[str, str], *, 
 
 
 def main() -> None:
-    parser = wire.arguments("Surefoot's demo tools: a calendar and a mailbox that keep books.")
+    parser = wire.arguments("Surefoot's demo tools: calendar, mailbox, bank and reports that keep books.")
     parser.add_argument("--ledger", type=Path, help="file that keeps every request; without it memory only")
     options = parser.parse_args()
     tools = Tools(ledger=Ledger(options.ledger), latency_ms=options.latency_ms)

@@ -16,8 +16,9 @@ from typing import Final
 from uuid import UUID
 
 from app.domain.aggregate import Snapshot
-from app.domain.facts import DrainBegan, Fact, ItemsWanted, KeyAnswered, Reads, ToolsAsked, read_for
+from app.domain.facts import DrainBegan, Fact, ItemsWanted, KeyAnswered, StepReopened, ToolsAsked, UndosWanted
 from app.domain.plan import Plan
+from app.domain.reads import Reads, read_for
 from app.domain.states import DueKind, Lane
 from app.domain.transition import Transition
 from app.domain.transitions import Decision
@@ -63,7 +64,7 @@ def due_now(transition: Transition, kind: DueKind) -> list[UUID]:
     return [ref for (its, ref), due in transition.dues.items() if its is kind and due is not None and due.due_at <= now]
 
 
-MakeFacts = Callable[[Snapshot], Sequence[Fact]]
+MakeFacts = Callable[[Snapshot, Plan], Sequence[Fact]]
 """Facts of a workflow, made under its lock: where people ask for something, what is possible is judged here."""
 
 
@@ -88,8 +89,8 @@ async def advance(
         pending[workflow_id] = (decision, plan, list(facts[workflow_id]))
     await _read(connection, {w: (d, p, f) for w, (d, p, f) in pending.items()})
     if make is not None:
-        for decision, _, given in pending.values():
-            given[:] = make(decision.snapshot)
+        for decision, plan, given in pending.values():
+            given[:] = make(decision.snapshot, plan)
         pending = {w: waiting for w, waiting in pending.items() if waiting[2]}  # what asks for nothing changes nothing
     result.transitions = await decide(connection, pending)
     await workflows.apply(connection, result.transitions)
@@ -123,7 +124,7 @@ async def _read(connection: Connection, pending: Mapping[UUID, tuple[Decision, P
         reads = Reads()
         for fact in given:
             read_for(fact, plan=plan, reads=reads)
-            if isinstance(fact, ItemsWanted | ToolsAsked | DrainBegan):
+            if isinstance(fact, ItemsWanted | ToolsAsked | DrainBegan | UndosWanted | StepReopened):
                 decision.snapshot.answered.append(fact)
         wanted[workflow_id] = (decision.snapshot, reads)
     await loading.load(connection, wanted)
@@ -143,7 +144,15 @@ async def _keys(
         )
         answers.setdefault(workflow_id, []).append(
             KeyAnswered(
-                step=wanted.step, tool=wanted.tool, key=wanted.key, owner=answer.owner, generation=answer.generation
+                step=wanted.step,
+                tool=wanted.tool,
+                key=wanted.key,
+                owner=answer.owner,
+                generation=answer.generation,
+                same_arguments=answer.same_arguments,
+                owner_state=answer.owner_state,
+                owner_undo=answer.owner_undo,
+                owner_result=answer.owner_result,
             )
         )
     return answers

@@ -22,16 +22,17 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from app.domain import conversation, ids
-from app.domain.facts import KeyExpired, name_of
+from app.domain.facts import Fact, KeyExpired, MayHaveHappened, SwitchedOff, name_of
 from app.domain.outcomes import Failure, Outcome
 from app.domain.plan import Plan
 from app.domain.states import ENGINE_VERSION, AttemptOutcome, CallKind, EffectClass, FailureKind
-from app.engine import record, transactions
+from app.engine import gate, record, result_tokens, switch, transactions
 from app.engine.advance import advance_one
 from app.engine.gather import Gatherer
 from app.engine.lease import Lease, boot_time
 from app.engine.services import Services
 from app.ports.world import ModelRequest, ToolRequest
+from app.settings import Settings
 from app.store import claims, messages
 from app.store.claims import Claimed
 
@@ -43,7 +44,7 @@ CLAIM_TRIES: Final = 3
 """Flushes in which a call that is due, but whose row somebody held, is asked for; then the sweep has it."""
 
 LEAST_TIME: Final = 0.05
-"""Seconds: an attempt whose claim took so long that less is left is not sent at all."""
+"""Seconds: an attempt that has less left when its first byte could leave is not sent at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,12 +71,25 @@ async def perform(services: Services, call_id: UUID) -> None:
     with structlog.contextvars.bound_contextvars(
         workflow_id=ids.encode("wf", claimed.workflow_id), step=claimed.step, call=ids.encode("call", call_id)
     ):
-        if claimed.key_expired:
-            await advance_one(
-                services, claimed.workflow_id, [KeyExpired(call_id=call_id, step=claimed.step)], purpose="expire"
-            )
+        refused = _refused(claimed)
+        if isinstance(refused, SwitchedOff):
+            await switch.hold_call(services, claimed.tenant_id, claimed.workflow_id, refused)
+            return
+        if refused is not None:
+            await advance_one(services, claimed.workflow_id, [refused], purpose="expire")
             return
         await _perform_claimed(services, lease, claimed, worker_id=worker_id, before_claim=before_claim)
+
+
+def _refused(claimed: Claimed) -> Fact | None:
+    """Why a call that is due was not claimed after all: for the one door to decide about."""
+    if claimed.key_expired:
+        return KeyExpired(call_id=claimed.call_id, step=claimed.step)
+    if claimed.lost_past:
+        return MayHaveHappened(call_id=claimed.call_id, step=claimed.step)
+    if claimed.switched_off is not None:
+        return SwitchedOff(call_id=claimed.call_id, step=claimed.step, scope=claimed.switched_off)
+    return None
 
 
 async def _perform_claimed(
@@ -87,7 +101,7 @@ async def _perform_claimed(
     watch = _watch(services, lease)
     watch.sendings[claimed.attempt_id] = sending
     try:
-        outcome = await sending.run(_send(services, claimed, sending, seconds=deadline - boot_time()))
+        outcome = await sending.run(_send(services, claimed, sending, deadline=deadline))
         await record.record(services, claimed, outcome)
     finally:
         lease.closed(claimed.attempt_id)
@@ -209,14 +223,13 @@ async def claim(services: Services, batch: Sequence[Asked]) -> list[tuple[Claime
 # --- perform -------------------------------------------------------------------------------------------------------
 
 
-async def _send(services: Services, claimed: Claimed, sending: _Sending, *, seconds: float) -> Outcome:
+async def _send(services: Services, claimed: Claimed, sending: _Sending, *, deadline: float) -> Outcome:
+    """`deadline`: of the attempt, by the boot clock. What is read before the first byte takes of its time."""
     try:
         plan = await services.plans.get(claimed.tenant_id, claimed.plan_digest)
-        if seconds < LEAST_TIME:
-            return _too_late()
         if claimed.kind == CallKind.MODEL:
-            return await _send_model(services, plan, claimed, sending, seconds=seconds)
-        return await _send_tool(services, plan, claimed, sending, seconds=seconds)
+            return await _send_model(services, plan, claimed, sending, deadline=deadline)
+        return await _send_tool(services, plan, claimed, sending, deadline=deadline)
     except Exception as error:
         if not sending.sent and transactions.lost(error):
             return _database_away(error)
@@ -236,27 +249,49 @@ def _database_away(error: Exception) -> Outcome:
 
 def _too_late() -> Outcome:
     failure = Failure(
-        kind=FailureKind.WORKER_LOST, message="The claim took as long as the attempt may; nothing was sent."
+        kind=FailureKind.WORKER_LOST,
+        message="What comes before the first byte took as long as the attempt may; nothing was sent.",
     )
     return Outcome(certainty=AttemptOutcome.NOT_SENT, failure=failure)
 
 
-async def _send_tool(services: Services, plan: Plan, claimed: Claimed, sending: _Sending, *, seconds: float) -> Outcome:
+async def _send_tool(
+    services: Services, plan: Plan, claimed: Claimed, sending: _Sending, *, deadline: float
+) -> Outcome:
     if services.tools is None or claimed.tool is None:
         raise RuntimeError("this process performs no tools")
     effect = EffectClass(claimed.effect)
+    tool = plan.tools[claimed.tool]
+    not_approved = await gate.shut(services, claimed, tool)
+    if not_approved is not None:
+        return not_approved
+    token = None
+    if tool.on_202 == "wait":
+        token = await result_tokens.make(services, call_id=claimed.call_id, attempt_id=claimed.attempt_id)
     request = ToolRequest(
-        tool=plan.tools[claimed.tool],
+        tool=tool,
         arguments=claimed.request["arguments"],
         key=claimed.key,
         headers=_headers(claimed),
         fresh_connection=effect in (EffectClass.AT_MOST_ONCE, EffectClass.CHECKABLE),
+        result_url=None if token is None else _result_url(services.settings, claimed),
+        result_token=token,
     )
+    seconds = deadline - boot_time()
+    if seconds < LEAST_TIME:
+        return _too_late()
     return await services.tools.send(request, seconds=seconds, may_send=sending.may_send)
 
 
+def _result_url(settings: Settings, claimed: Claimed) -> str:
+    """Where the tool reports its result. An API that listens everywhere is reached on loopback unless told else."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    base = settings.public_url.rstrip("/") or f"http://{host}:{settings.port}"
+    return f"{base}/v1/calls/{ids.encode('call', claimed.call_id)}/result"
+
+
 async def _send_model(
-    services: Services, plan: Plan, claimed: Claimed, sending: _Sending, *, seconds: float
+    services: Services, plan: Plan, claimed: Claimed, sending: _Sending, *, deadline: float
 ) -> Outcome:
     if services.models is None:
         raise RuntimeError("this process performs no model calls")
@@ -289,6 +324,9 @@ async def _send_model(
         effort=wanted["effort"],
         headers=_headers(claimed),
     )
+    seconds = deadline - boot_time()
+    if seconds < LEAST_TIME:
+        return _too_late()
     return await services.models.send(request, seconds=seconds, may_send=sending.may_send)
 
 

@@ -20,8 +20,9 @@ import structlog
 
 from app.domain import settling
 from app.domain.aggregate import Snapshot
-from app.domain.facts import CallSettled, Fact, Reads, read_for
+from app.domain.facts import CallSettled, Fact
 from app.domain.outcomes import Evidence, Failure, Outcome
+from app.domain.reads import Reads, read_for
 from app.domain.states import AttemptOutcome
 from app.domain.transition import Draft
 from app.engine import transactions
@@ -122,12 +123,11 @@ async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[F
             read_for(fact, plan=plan, reads=reads)
         await loading.load(connection, {workflow_id: (snapshot, reads)})
         draft = Draft(snapshot, plan=plan, now=now, rules=services.rules)
-        for fact in settled:
-            settling.keep(draft, fact)
+        undecided = [fact for fact in settled if settling.keep(draft, fact)]
         workflow.updated_at, workflow.revision = now, workflow.revision + 1
         await workflows.apply(connection, [draft.transition])
         await dues.apply_later(
-            connection, workflow=workflow_id, kept=[(fact.call_id, fact.attempt_id) for fact in settled]
+            connection, workflow=workflow_id, kept=[(fact.call_id, fact.attempt_id) for fact in undecided]
         )
 
     await transactions.run(services.database, "record-alone", work, size=ALONE)

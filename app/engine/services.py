@@ -44,5 +44,7 @@ class Services:
     claims: Gatherer[Asked, tuple[Claimed | None, bool]] | None = None
     outcomes: Gatherer[Settled, None] | None = None
     """Of this process, gathered into transactions; made by the first that needs them, on its event loop."""
+    result_secret: bytes | None = None
+    """What result tokens are made with, once it was read."""
     watch: Watch | None = None
     """The attempts of this process that are on their way."""

@@ -60,6 +60,8 @@ class Submission:
     """`{"url", "events"}` or None."""
     deadline: timedelta | None
     traceparent: str | None
+    by: str = ""
+    """Who submits: an approval may want somebody else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,6 +232,7 @@ def _new(submission: Submission, plan: Plan, *, workflow_id: UUID, given: JSON, 
         engine_version=ENGINE_VERSION,
         status=WorkflowStatus.QUEUED,
         idempotency_key=submission.key,
+        submitted_by=submission.by,
         input=given,
         labels={**plan.labels, **submission.labels},
         webhook=submission.webhook,

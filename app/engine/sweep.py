@@ -14,13 +14,22 @@ from uuid import UUID
 
 import structlog
 
-from app.domain.facts import ApprovalExpired, DeadlinePassed, Fact, StepTimedOut, WorkerLost
+from app.domain.facts import (
+    ApprovalExpired,
+    DeadlinePassed,
+    Fact,
+    OwnerLooked,
+    ResultTimedOut,
+    StepTimedOut,
+    SwitchReleased,
+    WorkerLost,
+)
 from app.domain.states import DueKind, Lane
-from app.engine import transactions
+from app.engine import recover, transactions
 from app.engine.advance import Advanced, advance, ring
 from app.engine.record import told_again
 from app.engine.services import Services
-from app.store import dues
+from app.store import dues, effect_keys
 from app.store.dues import Found
 
 log = structlog.get_logger(__name__)
@@ -39,6 +48,7 @@ class Swept:
 
 async def sweep(services: Services, *, free_slots: int) -> Swept:
     """Rings what it found (and returns it, for the local pool when the broker is away)."""
+    await recover.notice(services)
     await _ring_again_if_emptied(services)
     await _end_leases(services)
     await _lost(services)
@@ -79,11 +89,27 @@ async def _timers(services: Services) -> None:
                 facts[found.workflow_id] += await told_again(
                     connection, workflow_id=found.workflow_id, call_id=found.ref, attempts=_attempts(found)
                 )
+            elif found.kind == DueKind.ATTACHED and found.step is not None:
+                facts[found.workflow_id].append(await _owner(connection, found, step=found.step))
             else:
                 facts[found.workflow_id].append(_fact(found))
         return facts
 
     await bring(services, await transactions.run(services.database, "sweep", work))
+
+
+async def _owner(connection: transactions.Connection, found: Found, *, step: str) -> OwnerLooked:
+    """What became of the call that owns the key another one waits for."""
+    owner_id = await effect_keys.attached_to(connection, workflow_id=found.workflow_id, call_id=found.ref)
+    owner = None if owner_id is None else await effect_keys.owner(connection, call_id=owner_id)
+    return OwnerLooked(
+        call_id=found.ref,
+        step=step,
+        owner=owner_id,
+        state=None if owner is None else owner.state,
+        undo="none" if owner is None else owner.undo,
+        result=None if owner is None else owner.result,
+    )
 
 
 def _attempts(found: Found) -> list[UUID]:
@@ -99,6 +125,10 @@ def _fact(found: Found) -> Fact:
             return StepTimedOut(step=found.step)
         case DueKind.EXPIRY if found.step is not None:
             return ApprovalExpired(approval_id=found.ref, step=found.step, call_id=found.call_id)
+        case DueKind.RESULT if found.step is not None and found.attempt_id is not None:
+            return ResultTimedOut(call_id=found.ref, attempt_id=found.attempt_id, step=found.step)
+        case DueKind.SWITCH if found.step is not None:
+            return SwitchReleased(call_id=found.ref, step=found.step)
     raise LookupError(f"a due of kind {found.kind} means no fact")
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from pydantic import SecretStr
 
 from app.domain.bodies import storable_text
-from app.domain.certainty import Observation, judge
+from app.domain.certainty import Observation, declarations, judge
 from app.domain.outcomes import Evidence, Failure, Outcome
 from app.domain.plan import Tool
 from app.ports import tool_requests
@@ -42,72 +43,70 @@ class HttpTools:
         self._limit = response_limit
 
     async def send(self, request: ToolRequest, *, seconds: float, may_send: MaySend) -> Outcome:
+        secrets = self._secrets.and_of_request(request.result_token)
         try:
-            prepared = tool_requests.render(request, self._secrets)
+            prepared = tool_requests.render(request, secrets)
         except tool_requests.Unrenderable as error:
-            return self._outcome(request.tool, Exchange(observation=error.observation, detail=error.detail))
+            return self._outcome(request.tool, Exchange(observation=error.observation, detail=error.detail), secrets)
         except Exception as error:  # a defect of ours before anything was sent: a failure to show, not a lost attempt
             defect = Exchange(observation=Observation.DEFECT_UNSENT, detail=type(error).__name__)
-            return self._outcome(request.tool, defect)
+            return self._outcome(request.tool, defect, secrets)
         exchange = await self._outbound.send(
             prepared.method,
             prepared.url,
             headers=prepared.headers,
             content=prepared.content,
             seconds=seconds,
-            limit=self._limit + self._secrets.longest,
+            limit=self._limit + secrets.longest,
             may_send=may_send,
             fresh=request.fresh_connection,
         )
-        return self._outcome(request.tool, exchange)
+        return self._outcome(request.tool, exchange, secrets)
 
     async def aclose(self) -> None:
         await self._outbound.aclose()
 
-    def _outcome(self, tool: Tool, exchange: Exchange) -> Outcome:
+    def _outcome(self, tool: Tool, exchange: Exchange, secrets: Secrets) -> Outcome:
         wait = exchange.retry_after
         verdict = judge(
             exchange.observation,
             status=exchange.status,
             effect=tool.effect,
             tool=tool.name,
+            declared=declarations(tool),
             detail=exchange.detail,
             retry_after=None if wait is None else timedelta(seconds=wait),
         )
         return Outcome(
             certainty=verdict.outcome,
-            failure=None if verdict.failure is None else self._masked(verdict.failure),
-            evidence=self._evidence(exchange),
+            failure=None if verdict.failure is None else _masked(verdict.failure, secrets),
+            evidence=self._evidence(exchange, secrets),
             status_code=exchange.status,
             sent_after=exchange.sent_after,
             received_after=exchange.received_after,
-            request_id=self._request_id(exchange),
+            request_id=_request_id(exchange, secrets),
+            pending=verdict.pending,
         )
 
-    def _evidence(self, exchange: Exchange) -> Evidence | None:
+    def _evidence(self, exchange: Exchange, secrets: Secrets) -> Evidence | None:
         if exchange.status is None:
             return None
         # Masked before it is cut to the cap, so that no secret can be cut in two.
-        body = self._secrets.mask(exchange.body)
+        body = secrets.mask(exchange.body)
         truncated = exchange.truncated or len(body) > self._limit
         media_type = exchange.header(b"content-type")
         if media_type is not None:
-            media_type = storable_text(self._secrets.mask_text(media_type), limit=200)
+            media_type = storable_text(secrets.mask_text(media_type), limit=200)
         return Evidence(body=body[: self._limit], media_type=media_type, truncated=truncated)
 
-    def _masked(self, failure: Failure) -> Failure:
-        return Failure(
-            kind=failure.kind,
-            message=storable_text(self._secrets.mask_text(failure.message), limit=1000),
-            fix=failure.fix,
-            status_code=failure.status_code,
-            retry_after=failure.retry_after,
-            detail=failure.detail,
-        )
 
-    def _request_id(self, exchange: Exchange) -> str | None:
-        for name in _REQUEST_ID_HEADERS:
-            value = exchange.header(name)
-            if value is not None:
-                return storable_text(self._secrets.mask_text(value), limit=200)
-        return None
+def _masked(failure: Failure, secrets: Secrets) -> Failure:
+    return replace(failure, message=storable_text(secrets.mask_text(failure.message), limit=1000))
+
+
+def _request_id(exchange: Exchange, secrets: Secrets) -> str | None:
+    for name in _REQUEST_ID_HEADERS:
+        value = exchange.header(name)
+        if value is not None:
+            return storable_text(secrets.mask_text(value), limit=200)
+    return None

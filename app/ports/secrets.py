@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import quote, quote_plus
 
@@ -37,8 +37,10 @@ class SecretBindings(dict[str, str]):
 class Secrets:
     def __init__(self, values: Mapping[str, SecretStr]) -> None:
         self._values = {name: value.get_secret_value() for name, value in values.items()}
-        spellings = {spelling for value in self._values.values() for spelling in _spellings(value)}
-        self._spellings = sorted(spellings, key=len, reverse=True)  # a secret may be part of a longer one
+        self._masking(spelling for value in self._values.values() for spelling in _spellings(value))
+
+    def _masking(self, spellings: Iterable[str]) -> None:
+        self._spellings = sorted(set(spellings), key=len, reverse=True)  # a secret may be part of a longer one
         self._bytes = [spelling.encode("utf-8", "surrogatepass") for spelling in self._spellings]
 
     def __repr__(self) -> str:
@@ -48,6 +50,15 @@ class Secrets:
     def longest(self) -> int:
         """Bytes of the longest spelling: a cut closer than this could leave the beginning of a secret."""
         return max(map(len, self._bytes), default=0)
+
+    def and_of_request(self, value: str | None) -> Secrets:
+        """These, and one that belongs to a single request: masked like them, never handed to a template."""
+        if value is None:
+            return self
+        both = Secrets({})
+        both._values = self._values
+        both._masking((*self._spellings, *_spellings(value)))
+        return both
 
     def bindings(self) -> SecretBindings:
         return SecretBindings(self._values)

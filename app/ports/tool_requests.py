@@ -10,6 +10,8 @@ no spaces, query parameters in sorted order. The rules:
 - a null header, or a null query parameter, is left out; a list in the query repeats its name.
 - `Content-Type: application/x-www-form-urlencoded` sends a map as a form; another type sends a text as it is.
 - what a header may hold is decided here: one line of printable ASCII. Framing headers and ours are not the author's.
+- the key of a keyed call travels verbatim, in its header or as the argument it is declared to be; a request that does
+  not carry it is refused, because the tool could not recognise its repetition.
 """
 
 from __future__ import annotations
@@ -57,6 +59,9 @@ _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?|")
 _EMPTY: Final = "%00"
 """Stands for an empty argument while the url is rendered; a NUL itself is never meant either."""
 
+RESULT_URL: Final = "Surefoot-Result-Url"
+RESULT_TOKEN: Final = "Surefoot-Result-Token"
+
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
@@ -88,7 +93,10 @@ def render(request: ToolRequest, secrets: Secrets) -> HttpRequest:
             arguments[tool.key_argument] = request.key
     bound = secrets.bindings()
     try:
-        return _render(tool.http, request, arguments, bound)
+        rendered = _render(tool.http, request, arguments, bound)
+        if tool.effect is EffectClass.KEYED and tool.key_header is None:
+            _check_that_key_travels(rendered, request, arguments, bound)
+        return rendered
     except ExpressionError as error:
         if bound.missing:
             name = bound.missing[0]
@@ -96,6 +104,21 @@ def render(request: ToolRequest, secrets: Secrets) -> HttpRequest:
         raise Unrenderable(Observation.EXPRESSION_FAILED, str(error).rstrip(".")) from error
     except UnicodeError as error:
         raise Unrenderable(Observation.REQUEST_INVALID, "a value of its url holds a lone surrogate") from error
+
+
+def _check_that_key_travels(
+    rendered: HttpRequest, request: ToolRequest, arguments: Mapping[str, JSON], secrets: SecretBindings
+) -> None:
+    """A `path`, `query` or `body` that maps the arguments may leave the key out. Known by what is made of another key,
+    since an expression may put it anywhere: the same bytes mean that it is nowhere in them."""
+    tool, http = request.tool, request.tool.http
+    sent_whole = http.body is None and http.query is None and tool.key_argument not in (http.path or {})
+    if tool.key_argument is None or sent_whole:
+        return
+    other = {**arguments, tool.key_argument: f"{request.key}~"}
+    if _render(http, request, other, secrets) == rendered:
+        detail = f"its `http` sends no `{tool.key_argument}`, so the key would not reach the tool"
+        raise Unrenderable(Observation.REQUEST_INVALID, detail)
 
 
 def _render(
@@ -200,8 +223,8 @@ def _headers(
         headers[lower] = (name, value)
     if request.key is not None and request.tool.key_header is not None:
         headers[request.tool.key_header.lower()] = (request.tool.key_header, request.key)
-    for name, value in request.headers.items():
-        headers[name.lower()] = (name, value)
+    ours = {**request.headers, RESULT_URL: request.result_url, RESULT_TOKEN: request.result_token}
+    headers.update({name.lower(): (name, value) for name, value in ours.items() if value is not None})
     for name, value in headers.values():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             detail = f"the header `{name}` is not one line of printable ASCII"

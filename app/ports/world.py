@@ -29,6 +29,11 @@ class ToolRequest:
     """Surefoot-Workflow, Surefoot-Call, Surefoot-Attempt, traceparent."""
     fresh_connection: bool
     """True for at_most_once and checkable: a stale keep-alive is the commonest false unknown."""
+    result_url: str | None = None
+    """Where the tool posts a result that comes after a 202: the header Surefoot-Result-Url."""
+    result_token: str | None = None
+    """What it proves itself with there: Surefoot-Result-Token. A secret: masked in evidence. The same for each attempt
+    of a call, as everything that is sent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

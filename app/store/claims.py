@@ -15,7 +15,9 @@ from uuid import UUID
 
 import psycopg
 
+from app.domain import rewound
 from app.domain.outcomes import JSON
+from app.store import identity
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 
@@ -42,9 +44,14 @@ class Claimed:
     traceparent: str | None
     key_expired: bool
     """Not claimed: the tool may have forgotten the key by the send deadline."""
+    lost_past: bool
+    """Not claimed: it may have been sent in the time that a restore of the database has lost."""
+    switched_off: str | None
+    """Not claimed: an operator's switch stands before it; its scope."""
 
 
-_CLAIM: Final = """
+# No effect is claimed on a database that is not the one on record (`app/store/identity.py`).
+_CLAIM: Final = f"""
 WITH asked AS (
   SELECT * FROM unnest(%(calls)s::uuid[], %(attempts)s::uuid[]) AS a(call_id, attempt_id)
 ), alive AS (
@@ -52,21 +59,30 @@ WITH asked AS (
 ), open AS (
   SELECT c.workflow_id, c.id, a.attempt_id, c.timeout_ms, c.state,
     c.attempt_id = a.attempt_id AND c.state = 'intended' AS mine,
-    coalesce(c.key_deadline < clock_timestamp() + c.timeout_ms * interval '1 ms', false) AS key_expired
+    coalesce(c.key_deadline < clock_timestamp() + c.timeout_ms * interval '1 ms', false) AS key_expired,
+    c.state = 'due' AND coalesce((c.tries ->> 'restored')::int, 0) = {rewound.PARKED}
+      AND c.resolved ->> 'outcome' IS DISTINCT FROM 'did_not_happen' AS lost_past,
+    CASE WHEN c.state = 'due' THEN (
+      SELECT s.scope FROM switches s WHERE s.tenant_id = c.tenant_id AND (s.scope = 'tenant' OR CASE c.kind
+        WHEN 'model' THEN s.scope IN ('model:' || (c.request->>'model'), 'model:' || (c.request->>'alias'))
+        ELSE s.scope = 'tool:' || c.tool END) LIMIT 1) END AS switched_off
   FROM asked a JOIN calls c ON c.id = a.call_id, alive
   WHERE c.engine_version = ANY(%(versions)s)
     AND (c.state = 'due' AND EXISTS (
            SELECT FROM dues d WHERE d.kind = 'call' AND d.ref = c.id AND d.due_at <= clock_timestamp())
          OR c.state = 'intended' AND c.attempt_id = a.attempt_id)
+    AND (c.effect = 'read_only' OR {identity.SAME})
   ORDER BY c.id
   FOR NO KEY UPDATE OF c SKIP LOCKED
 ), claimed AS (
   UPDATE calls c SET
     state = 'intended', attempt_id = o.attempt_id, attempts = c.attempts + 1,
     key_deadline = coalesce(c.key_deadline,
-      clock_timestamp() + (c.key_ttl_ms * interval '1 ms') - (%(key_margin)s * interval '1 second'))
+      clock_timestamp() + (c.key_ttl_ms * interval '1 ms')
+        - greatest(%(key_margin)s * interval '1 second', c.settle_ms * interval '1 ms'))
   FROM open o
-  WHERE c.workflow_id = o.workflow_id AND c.id = o.id AND o.state = 'due' AND NOT o.key_expired
+  WHERE c.workflow_id = o.workflow_id AND c.id = o.id AND o.state = 'due' AND NOT o.key_expired AND NOT o.lost_past
+    AND o.switched_off IS NULL
   RETURNING c.workflow_id, c.id, c.tenant_id, c.attempt_id, c.attempts, c.timeout_ms, clock_timestamp() AS now
 ), tried AS (
   INSERT INTO attempts (workflow_id, call_id, id, tenant_id, n, worker, intended_at, send_deadline)
@@ -82,14 +98,16 @@ WITH asked AS (
 SELECT c.workflow_id, c.tenant_id, c.id AS call_id, o.attempt_id, c.step, c.kind, c.tool, c.effect, c.request, c.key,
   coalesce(cl.attempts, c.attempts) AS n, c.timeout_ms,
   coalesce(t.intended_at, a.intended_at) AS intended_at, coalesce(t.send_deadline, a.send_deadline) AS send_deadline,
-  w.plan_digest, w.traceparent, o.key_expired AND NOT o.mine AS key_expired
+  w.plan_digest, w.traceparent, o.key_expired AND NOT o.mine AS key_expired, o.lost_past,
+  o.switched_off
 FROM open o
 JOIN calls c ON c.workflow_id = o.workflow_id AND c.id = o.id
 JOIN workflows w ON w.id = o.workflow_id
 LEFT JOIN claimed cl ON cl.id = o.id
 LEFT JOIN tried t ON t.call_id = o.id
 LEFT JOIN attempts a ON o.mine AND a.workflow_id = o.workflow_id AND a.call_id = o.id AND a.id = o.attempt_id
-WHERE cl.id IS NOT NULL OR o.key_expired OR (o.mine AND a.lost_at IS NULL AND a.outcome IS NULL)"""
+WHERE cl.id IS NOT NULL OR o.key_expired OR o.lost_past OR o.switched_off IS NOT NULL
+  OR (o.mine AND a.lost_at IS NULL AND a.outcome IS NULL)"""
 
 
 async def claim(

@@ -12,6 +12,8 @@ from uuid import UUID
 
 import psycopg
 
+from app.domain.states import DueKind
+
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 
 
@@ -112,7 +114,7 @@ async def lost_attempts(connection: Connection, *, limit: int) -> list[Found]:
 _TIMERS: Final = """
 WITH ripe AS (
   SELECT kind, ref FROM dues
-  WHERE ring_at <= clock_timestamp() AND kind IN ('deadline', 'step_timeout', 'expiry', 'apply')
+  WHERE ring_at <= clock_timestamp() AND kind = ANY(%(kinds)s)
   ORDER BY ring_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), taken AS (
   UPDATE dues d SET rung = least(d.rung + 1, 3),
@@ -123,12 +125,16 @@ WITH ripe AS (
 SELECT t.*, coalesce(a.step, c.step, t.note) AS step, c.attempt_id, coalesce(c.id, a.call_id) AS call_id
 FROM taken t
 LEFT JOIN approvals a ON t.kind = 'expiry' AND a.workflow_id = t.workflow_id AND a.id = t.ref
-LEFT JOIN calls c ON t.kind = 'apply' AND c.workflow_id = t.workflow_id AND c.id = t.ref"""
+LEFT JOIN calls c ON t.kind IN ('apply', 'result', 'attached', 'switch')
+  AND c.workflow_id = t.workflow_id AND c.id = t.ref"""
+
+
+TIMERS: Final = tuple(set(DueKind) - {DueKind.CALL, DueKind.DELIVERY, DueKind.ATTEMPT})
 
 
 async def timers(connection: Connection, *, limit: int) -> list[Found]:
-    """Deadlines, timeouts, expiries and undecided evidence whose time has come."""
-    cursor = await connection.execute(_TIMERS, {"limit": limit})
+    """Deadlines, timeouts, expiries, awaited results and owners, switches, undecided evidence: whose time has come."""
+    cursor = await connection.execute(_TIMERS, {"limit": limit, "kinds": sorted(TIMERS)})
     return [Found(**row) for row in await cursor.fetchall()]
 
 

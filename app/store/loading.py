@@ -16,7 +16,8 @@ from uuid import UUID
 import psycopg
 
 from app.domain.aggregate import Approval, Attempt, Call, Sender, Snapshot, StepRow, Workflow
-from app.domain.facts import Reads
+from app.domain.reads import UNDOS_AT_ONCE, Reads
+from app.domain.states import CallKind, Undo
 from app.store import columns
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
@@ -55,10 +56,12 @@ JOIN steps s ON s.workflow_id = r.workflow_id AND s.path = r.path"""
 
 _LOAD_NEXT_ITEMS: Final = f"""
 SELECT {_STEP_COLUMNS}
-FROM (SELECT r.workflow_id, r.path, r.n, false AS list
-      FROM unnest(%(workflows)s::uuid[], %(paths)s::text[], %(counts)s::int[]) AS r(workflow_id, path, n)) r
+FROM (SELECT r.workflow_id, r.path, r.n, r.start, false AS list
+      FROM unnest(%(workflows)s::uuid[], %(paths)s::text[], %(counts)s::int[], %(starts)s::int[])
+        AS r(workflow_id, path, n, start)) r
 JOIN steps p ON p.workflow_id = r.workflow_id AND p.path = r.path
-CROSS JOIN LATERAL generate_series(coalesce(p.items_started, 0), coalesce(p.items_started, 0) + r.n - 1) AS g(i)
+CROSS JOIN LATERAL generate_series(
+  coalesce(r.start, p.items_started, 0), coalesce(r.start, p.items_started, 0) + r.n - 1) AS g(i)
 JOIN steps s ON s.workflow_id = p.workflow_id AND s.path = p.path || '.' || g.i"""
 
 _LOAD_ITEMS_OF: Final = f"""
@@ -110,6 +113,30 @@ JOIN calls c ON c.workflow_id = r.workflow_id AND c.tool = r.tool AND c.args_sha
   AND c.effect IN ('keyed', 'checkable', 'at_most_once') {_HISTORY}
 FOR NO KEY UPDATE OF c"""
 
+_LOAD_TOP_STEPS: Final = f"""
+SELECT {_STEP_COLUMNS.replace("r.list", "false")}
+FROM steps s WHERE s.workflow_id = ANY(%(workflows)s) AND s.parent IS NULL"""
+
+_LOAD_BEGUN_ITEMS: Final = f"""
+SELECT {_STEP_COLUMNS.replace("r.list", "false")}
+FROM steps s WHERE s.workflow_id = ANY(%(workflows)s) AND s.parent IS NOT NULL
+  AND s.state IN ('failed', 'cancelled') AND s.started_at IS NOT NULL"""
+
+# Of each path the latest effect that is to be undone, unless one of that path is under way: `settled` are those that
+# this decision has just undone, `begun` those it has just begun with. The index ix_calls_undo holds nothing but what is
+# left.
+_LOAD_UNDOS: Final = f"""
+SELECT {_CALL_COLUMNS}
+FROM calls c {_HISTORY}
+WHERE c.workflow_id = %(workflow)s AND split_part(c.step, '.', 1) = %(name)s AND c.undo = 'recorded'
+  AND c.id <> ALL(%(begun)s)
+  AND NOT EXISTS (
+    SELECT FROM calls later WHERE later.workflow_id = c.workflow_id AND later.step = c.step
+      AND (later.undo = 'recorded' AND later.n > c.n
+           OR later.undo IN ('running', 'failed') AND later.id <> ALL(%(settled)s)))
+ORDER BY c.n DESC LIMIT %(limit)s
+FOR NO KEY UPDATE OF c"""
+
 _LOAD_APPROVALS: Final = f"""
 SELECT {columns.listed("a", columns.APPROVAL)}
 FROM approvals a WHERE a.workflow_id = ANY(%(workflows)s)
@@ -122,6 +149,8 @@ async def load(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Rea
     await _load_items(connection, wanted)
     await _load_calls(connection, wanted)
     await _load_open(connection, wanted)
+    await _load_for_operators(connection, wanted)
+    await _load_linked(connection, wanted)
     if steps is not None:  # last, so that in a pipeline they come with the calls, in one round trip
         _keep_steps(await steps.fetchall(), wanted)
 
@@ -155,12 +184,23 @@ def _keep_steps(rows: Iterable[dict[str, Any]], wanted: Mapping[UUID, tuple[Snap
             there.input = row["input"]
 
 
+def _started(snapshot: Snapshot, parent: str) -> int | None:
+    """Where the next items begin, as this decision has it; None: as the row says."""
+    row = snapshot.steps.get(parent)
+    return None if row is None else row.items_started or 0
+
+
 async def _load_items(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
     counts = [(w, path, n) for w, (_, reads) in wanted.items() for path, n in sorted(reads.next_items.items())]
     if counts:
         cursor = await connection.execute(
             _LOAD_NEXT_ITEMS,
-            {"workflows": [c[0] for c in counts], "paths": [c[1] for c in counts], "counts": [c[2] for c in counts]},
+            {
+                "workflows": [c[0] for c in counts],
+                "paths": [c[1] for c in counts],
+                "counts": [c[2] for c in counts],
+                "starts": [_started(wanted[c[0]][0], c[1]) for c in counts],
+            },
         )
         _keep_steps(await cursor.fetchall(), wanted)
     parents = _pairs(wanted, "items_of")
@@ -224,6 +264,52 @@ async def _load_open(connection: Connection, wanted: Mapping[UUID, tuple[Snapsho
             wanted[row["workflow_id"]][0].approvals.setdefault(row["id"], Approval(**row))
     for workflow in whole:
         wanted[workflow][0].complete = True
+
+
+async def _load_for_operators(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+    """What a saga or a reopening needs: seldom, and then perhaps every step that is no item."""
+    top = [w for w, (_, reads) in wanted.items() if reads.top_steps]
+    if top:
+        _keep_steps(await (await connection.execute(_LOAD_TOP_STEPS, {"workflows": top})).fetchall(), wanted)
+        for workflow in top:
+            wanted[workflow][0].top = True
+    begun = [w for w, (_, reads) in wanted.items() if reads.begun_items]
+    if begun:
+        _keep_steps(await (await connection.execute(_LOAD_BEGUN_ITEMS, {"workflows": begun})).fetchall(), wanted)
+    for workflow, name in _pairs(wanted, "undos"):
+        loaded = wanted[workflow][0].calls.values()
+        settled = [c.id for c in loaded if c.undo in (Undo.DONE, Undo.SKIPPED)]
+        begun = [c.id for c in loaded if c.undo in (Undo.RUNNING, Undo.FAILED)]
+        asked = {"workflow": workflow, "name": name, "settled": settled, "begun": begun, "limit": UNDOS_AT_ONCE}
+        found = await (await connection.execute(_LOAD_UNDOS, asked)).fetchall()
+        items = sorted({row["step"] for row in found} - wanted[workflow][0].steps.keys() - {name})
+        _keep_calls(found, wanted)
+        if items:
+            rows = {"workflows": [workflow] * len(items), "paths": items, "lists": [False] * len(items)}
+            _keep_steps(await (await connection.execute(_LOAD_STEPS, rows)).fetchall(), wanted)
+
+
+async def _load_linked(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+    """The call that a probe or compensation is about, and the probe or compensation of a call that has one open."""
+    missing = [
+        (workflow, linked)
+        for workflow, (snapshot, _) in wanted.items()
+        for linked in {each for call in snapshot.calls.values() for each in _links(call)}
+        if linked is not None and linked not in snapshot.calls
+    ]
+    if missing:
+        cursor = await connection.execute(
+            _LOAD_CALLS, {"workflows": [m[0] for m in missing], "calls": [m[1] for m in missing]}
+        )
+        _keep_calls(await cursor.fetchall(), wanted)
+
+
+def _links(call: Call) -> tuple[UUID | None, ...]:
+    """A compensation has both: the effect it undoes, and the probe that asks about itself."""
+    return (call.target if call.kind in _ABOUT_ANOTHER else None, call.probe_id)
+
+
+_ABOUT_ANOTHER: Final = (CallKind.PROBE, CallKind.COMPENSATION)
 
 
 def _keep_calls(rows: Iterable[dict[str, Any]], wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -86,6 +87,15 @@ async def read_current(connection: AsyncConnection) -> str | None:
         return None
     found: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
     return found
+
+
+async def version(connection: psycopg.AsyncConnection[dict[str, Any]]) -> str | None:
+    """The same on a driver connection, inside a transaction of the engine."""
+    there = await (await connection.execute("SELECT to_regclass('alembic_version') AS found")).fetchone()
+    if there is None or there["found"] is None:
+        return None
+    row = await (await connection.execute("SELECT version_num FROM alembic_version")).fetchone()
+    return None if row is None else str(row["version_num"])
 
 
 def upgrade(url: str, revision: str = "head", *, patience: float = LOCK_PATIENCE) -> str:

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import and_, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.store.tables import attempts, calls, messages, payloads, steps
+from app.domain.states import CallState, DueKind
+from app.domain.stories import BY_HAND
+from app.store.tables import attempts, calls, dues, events, messages, payloads, steps
 
 Row = dict[str, Any]
 
 _ITEM = func.coalesce(steps.c.item_index, -1)
 """The parent comes before its items."""
+
+DUE_AT: Final = (
+    select(dues.c.due_at)
+    .where(and_(calls.c.state == CallState.DUE.value, dues.c.kind == DueKind.CALL.value, dues.c.ref == calls.c.id))
+    .correlate(calls)
+    .scalar_subquery()
+    .label("due_at")
+)
+"""Of a call that is due: when it is tried."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +66,21 @@ async def one(connection: AsyncConnection, *, workflow_id: UUID, path: str) -> R
     return None if row is None else dict(row)
 
 
+async def operated(connection: AsyncConnection, *, workflow_id: UUID, rows: Sequence[Row]) -> dict[str, Row]:
+    """Of these steps those that an operator ended by hand: `action`, `by`, `note`, `at`."""
+    ended = {row["path"]: row["state"] for row in rows if row["state"] in BY_HAND.values()}
+    if not ended:
+        return {}
+    found = await connection.execute(
+        select(events.c.step, events.c.data, events.c.at)
+        .where(
+            events.c.workflow_id == workflow_id, events.c.type == "agent.step.operated", events.c.step.in_(ended.keys())
+        )
+        .order_by(events.c.seq)
+    )
+    return {row.step: {**row.data, "at": row.at} for row in found if BY_HAND.get(row.data["action"]) == ended[row.step]}
+
+
 async def attempt_counts(connection: AsyncConnection, *, workflow_id: UUID, paths: Sequence[str]) -> dict[str, int]:
     """Attempts per step path, over all its calls."""
     found = await connection.execute(
@@ -66,10 +92,10 @@ async def attempt_counts(connection: AsyncConnection, *, workflow_id: UUID, path
 
 
 async def calls_of(connection: AsyncConnection, *, workflow_id: UUID, path: str) -> list[Row]:
-    """The calls of one step in order, without `request` and `result`."""
+    """The calls of one step in order, with `due_at`, without `request` and `result`."""
     columns = [column for column in calls.c if column.name not in ("request", "result")]
     found = await connection.execute(
-        select(*columns).where(calls.c.workflow_id == workflow_id, calls.c.step == path).order_by(calls.c.n)
+        select(*columns, DUE_AT).where(calls.c.workflow_id == workflow_id, calls.c.step == path).order_by(calls.c.n)
     )
     return [dict(row) for row in found.mappings()]
 

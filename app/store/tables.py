@@ -6,7 +6,7 @@ table; every history table has `workflow_id` first in its primary key, so that h
 Names of constraints follow one convention. No index on a big table covers a column that changes: what changes often
 lives in the narrow `dues`.
 
-Lock order, everywhere: workflow → steps → calls → attempts → budgets → dues; several workflows sorted by id.
+Lock order, everywhere: switch → workflow → steps → calls → attempts → budgets → dues; several workflows sorted by id.
 """
 
 from __future__ import annotations
@@ -172,6 +172,7 @@ workflows = Table(
     Column("engine_version", Integer, nullable=False),
     Column("status", Text, nullable=False),
     Column("idempotency_key", Text, nullable=False),
+    Column("submitted_by", Text, nullable=False, server_default=""),
     Column("input", JSONB, nullable=False),
     Column("output", JSONB),
     Column("failure", JSONB),
@@ -194,6 +195,12 @@ workflows = Table(
     _count("retries"),
     _count("effects_done"),
     _count("effects_undone"),
+    _count("effects_abandoned"),
+    _count("undos"),
+    _count("undos_failed"),
+    Column("pivot_passed", Boolean, nullable=False, server_default="false"),
+    Column("saga", Text),
+    _at("restored_to"),
     _count("duplicates_prevented"),
     _money("spent_microusd"),
     _money("recovery_microusd"),
@@ -202,6 +209,7 @@ workflows = Table(
     _at("deadline_at", nullable=False),
     _at("created_at", nullable=False),
     _at("started_at"),
+    _at("reopened_at"),
     _at("updated_at", nullable=False),
     _at("ended_at"),
     _one_of("status", states.WorkflowStatus),
@@ -209,18 +217,24 @@ workflows = Table(
         f"(status IN ({_final(states.FINAL_STATUSES)})) = (ended_at IS NOT NULL)", name="final_has_ended_at"
     ),
     CheckConstraint(
-        f"status IN ({_final(states.FINAL_STATUSES)}) OR open_calls + waits + timers + doubts + held > 0",
+        f"status IN ({_final(states.FINAL_STATUSES)}) "
+        "OR open_calls + waits + timers + doubts + held + undos_failed > 0",
         name="something_wakes_it",
     ),
     CheckConstraint(
-        f"status NOT IN ({_final(states.FINAL_STATUSES)}) OR open_calls + doubts = 0", name="final_is_settled"
+        f"status NOT IN ({_final(states.FINAL_STATUSES)}) OR open_calls + doubts + undos_failed = 0",
+        name="final_is_settled",
     ),
     CheckConstraint(
-        "open_calls >= 0 AND waits >= 0 AND timers >= 0 AND doubts >= 0 AND held >= 0 AND steps_open >= 0",
+        "open_calls >= 0 AND waits >= 0 AND timers >= 0 AND doubts >= 0 AND held >= 0 AND steps_open >= 0 "
+        "AND undos >= 0 AND undos_failed >= 0",
         name="counters_not_negative",
     ),
+    CheckConstraint("saga IN ('held', 'undo', 'keep')", name="saga_known"),
     CheckConstraint("(status = 'failed') <= (failure IS NOT NULL)", name="failed_says_why"),
     Index(None, "tenant_id", "id"),
+    # What looks at every open workflow (the checker of orphans, doubts of a tenant) does not read the ended millions.
+    Index("ix_workflows_open", "id", postgresql_where=text("ended_at IS NULL")),
     postgresql_with=HOT,
 )
 
@@ -334,6 +348,7 @@ calls = Table(
     Column("change", JSONB),
     Column("recovery", JSONB, nullable=False, server_default="[]"),
     Column("target", Uuid),
+    Column("probe_id", Uuid),
     Column("lane", Text, nullable=False),
     Column("priority", SmallInteger, nullable=False, server_default="0"),
     Column("result", JSON),
@@ -342,6 +357,7 @@ calls = Table(
     _at("doubt_since"),
     Column("resolved", JSONB),
     Column("undo", Text, nullable=False, server_default="none"),
+    Column("compensation", JSON),
     Column("engine_version", Integer, nullable=False),
     _at("created_at", nullable=False),
     _at("ended_at"),
@@ -369,6 +385,15 @@ calls = Table(
         "args_sha256",
         postgresql_where=text("effect IN ('keyed', 'checkable', 'at_most_once')"),
     ),
+    # Both are written when an effect is undone or attached, never on the hot path.
+    Index(
+        "ix_calls_undo",
+        "workflow_id",
+        text("split_part(step, '.', 1)"),
+        "n",
+        postgresql_where=text("undo = 'recorded'"),
+    ),
+    Index("ix_calls_attached", "target", postgresql_where=text("target IS NOT NULL")),
     postgresql_with=HOT,
 )
 
@@ -492,6 +517,7 @@ approvals = Table(
     Column("allow", ARRAY(Text), nullable=False),
     Column("revision", Integer, nullable=False, server_default="1"),
     Column("arguments_sha256", Text),
+    Column("approver", Text, nullable=False, server_default="anyone"),
     Column("on_expire", Text, nullable=False, server_default="reject"),
     _at("expires_at"),
     Column("decision", Text),
@@ -577,6 +603,17 @@ workers = Table(
     _at("reaped_at"),
     _at("lost_at"),
     _at("stopped_at"),
+)
+
+switches = Table(
+    "switches",
+    metadata,
+    _tenant(),
+    Column("scope", Text, nullable=False),
+    Column("reason", Text),
+    Column("by", Text, nullable=False),
+    _now("created_at"),
+    PrimaryKeyConstraint("tenant_id", "scope"),
 )
 
 breakers = Table(

@@ -13,13 +13,24 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, any_, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, any_, case, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.states import ApprovalStatus, CallState, DueKind, HeldReason, StepState, WorkflowStatus
+from app.domain import ids
+from app.domain.states import (
+    ApprovalStatus,
+    CallKind,
+    CallState,
+    DueKind,
+    HeldReason,
+    StepState,
+    Undo,
+    WorkflowStatus,
+)
 from app.store.key_lookup import SUBMIT_ROUTE
-from app.store.tables import approvals, calls, dues, idempotency_keys, steps, workers, workflows
+from app.store.step_views import DUE_AT
+from app.store.tables import approvals, calls, dues, events, idempotency_keys, steps, workers, workflows
 
 Row = dict[str, Any]
 
@@ -49,7 +60,10 @@ class Waits:
 
     approvals: Sequence[Row] = ()
     calls: Sequence[Row] = ()
-    """Held without an approval, or in doubt."""
+    """Held without an approval, or in doubt; effects whose undo failed, with `undo_failed_at`."""
+    pending: Sequence[Row] = ()
+    """Calls that are being probed or whose result is awaited (202), each with `asking`: the tool that is
+    asked, None for a result; and `next_at`: when it is asked again (None: now), or how long the result is awaited."""
 
 
 async def one(connection: AsyncConnection, *, tenant_id: UUID, workflow_id: UUID) -> Row | None:
@@ -110,47 +124,101 @@ async def waits(connection: AsyncConnection, rows: Sequence[Row]) -> dict[UUID, 
     """For each of these workflows what it waits for; the counters on the rows say which need a look at all."""
     asking = [row["id"] for row in rows if row["waits"] > 0 or row["held"] > 0]
     parked = [row["id"] for row in rows if row["held"] > 0 or row["doubts"] > 0]
-    open_approvals: list[Row] = []
-    parked_calls: list[Row] = []
-    if asking:
-        found = await connection.execute(
-            select(approvals, calls.c.tool)
-            .outerjoin(calls, and_(calls.c.workflow_id == approvals.c.workflow_id, calls.c.id == approvals.c.call_id))
-            .where(approvals.c.workflow_id.in_(asking), approvals.c.status == ApprovalStatus.OPEN.value)
-            .order_by(approvals.c.id)
-        )
-        open_approvals = [dict(row) for row in found.mappings()]
-    if parked:
-        columns = [column for column in calls.c if column.name not in ("request", "result")]
-        found = await connection.execute(
-            select(*columns)
-            .where(
-                calls.c.workflow_id.in_(parked),
-                or_(
-                    calls.c.state == CallState.IN_DOUBT.value,
-                    and_(
-                        calls.c.state == CallState.HELD.value,
-                        calls.c.held_reason.not_in([reason.value for reason in _HAS_APPROVAL]),
-                    ),
-                ),
-            )
-            .order_by(calls.c.id)
-        )
-        parked_calls = [dict(row) for row in found.mappings()]
+    stuck = [row["id"] for row in rows if row["undos_failed"] > 0]
+    # What was only accepted (every 202) cannot wait for a probe or a result yet.
+    moving = [row["id"] for row in rows if row["open_calls"] > 0 and row["revision"] > 1]
+    open_approvals = await _open_approvals(connection, asking) if asking else []
+    parked_calls = await _parked_calls(connection, parked, _PARKED) if parked else []
+    parked_calls += await _failed_undos(connection, stuck) if stuck else []
+    pending = await _pending(connection, moving) if moving else []
     return {
         row["id"]: Waits(
             approvals=[wait for wait in open_approvals if wait["workflow_id"] == row["id"]],
             calls=[wait for wait in parked_calls if wait["workflow_id"] == row["id"]],
+            pending=[wait for wait in pending if wait["workflow_id"] == row["id"]],
         )
         for row in rows
     }
+
+
+_PARKED = or_(
+    calls.c.state == CallState.IN_DOUBT.value,
+    and_(
+        calls.c.state == CallState.HELD.value,
+        calls.c.held_reason.not_in([reason.value for reason in _HAS_APPROVAL]),
+    ),
+)
+_NARROW = [column for column in calls.c if column.name not in ("request", "result", "compensation")]
+
+
+async def _open_approvals(connection: AsyncConnection, workflow_ids: Sequence[UUID]) -> list[Row]:
+    found = await connection.execute(
+        select(approvals, calls.c.tool)
+        .outerjoin(calls, and_(calls.c.workflow_id == approvals.c.workflow_id, calls.c.id == approvals.c.call_id))
+        .where(approvals.c.workflow_id.in_(workflow_ids), approvals.c.status == ApprovalStatus.OPEN.value)
+        .order_by(approvals.c.id)
+    )
+    return [dict(row) for row in found.mappings()]
+
+
+async def _parked_calls(
+    connection: AsyncConnection, workflow_ids: Sequence[UUID], which: ColumnElement[bool]
+) -> list[Row]:
+    found = await connection.execute(
+        select(*_NARROW).where(calls.c.workflow_id.in_(workflow_ids), which).order_by(calls.c.id)
+    )
+    return [dict(row) for row in found.mappings()]
+
+
+async def _failed_undos(connection: AsyncConnection, workflow_ids: Sequence[UUID]) -> list[Row]:
+    found = await _parked_calls(connection, workflow_ids, calls.c.undo == Undo.FAILED.value)
+    failures = await undo_failures(connection, workflow_ids=workflow_ids)
+    return [{**call, "undo_failed_at": failures.get(call["id"], {}).get("at")} for call in found]
+
+
+async def undo_failures(connection: AsyncConnection, *, workflow_ids: Sequence[UUID]) -> dict[UUID, Row]:
+    """Effect → `reason` and `at` of the last failure of its undo."""
+    found = await connection.execute(
+        select(events.c.data, events.c.at)
+        .where(events.c.workflow_id == any_(array(workflow_ids)), events.c.type == "compensation.failed")
+        .order_by(events.c.workflow_id, events.c.seq)
+    )
+    return {ids.decode("call", row.data["effect"]): {"reason": str(row.data["reason"]), "at": row.at} for row in found}
+
+
+async def _pending(connection: AsyncConnection, workflow_ids: Sequence[UUID]) -> list[Row]:
+    """By way of the narrow `dues`: what a probe that is due or in flight asks about, and what a 202 promised."""
+    marker = calls.alias("marker")
+    about = case((dues.c.kind == DueKind.RESULT.value, dues.c.ref), else_=marker.c.target)
+    found = await connection.execute(
+        select(
+            *_NARROW,
+            case((dues.c.kind == DueKind.ATTEMPT.value, None), else_=dues.c.due_at).label("next_at"),
+            case((dues.c.kind == DueKind.RESULT.value, None), else_=marker.c.tool).label("asking"),
+        )
+        .select_from(dues)
+        .join(marker, and_(marker.c.workflow_id == dues.c.workflow_id, marker.c.id == dues.c.ref))
+        .join(calls, and_(calls.c.workflow_id == dues.c.workflow_id, calls.c.id == about))
+        .where(
+            dues.c.workflow_id == any_(array(workflow_ids)),
+            or_(
+                dues.c.kind == DueKind.RESULT.value,
+                and_(
+                    dues.c.kind.in_([DueKind.CALL.value, DueKind.ATTEMPT.value]),
+                    marker.c.kind == CallKind.PROBE.value,
+                ),
+            ),
+        )
+        .order_by(calls.c.id)
+    )
+    return [dict(row) for row in found.mappings()]
 
 
 async def story(connection: AsyncConnection, row: Row) -> tuple[list[Row], list[Row]]:
     """(steps, calls) that a headline of this workflow tells about: what is busy or asks, what was recovered."""
     busy: list[Row] = []
     recovered: list[Row] = []
-    if row["status"] in (WorkflowStatus.RUNNING, WorkflowStatus.WAITING):
+    if row["status"] in (WorkflowStatus.RUNNING, WorkflowStatus.WAITING, WorkflowStatus.PAUSED):
         found = await connection.execute(
             select(*[column for column in steps.c if column.name not in ("input", "output", "item")])
             .where(
@@ -163,7 +231,7 @@ async def story(connection: AsyncConnection, row: Row) -> tuple[list[Row], list[
         busy = [dict(step) for step in found.mappings()]
     if row["retries"] > 0 or row["held"] > 0 or row["doubts"] > 0:
         found = await connection.execute(
-            select(*[column for column in calls.c if column.name not in ("request", "result")])
+            select(*[column for column in calls.c if column.name not in ("request", "result")], DUE_AT)
             .where(
                 calls.c.workflow_id == row["id"],
                 or_(

@@ -26,7 +26,7 @@ Connection = psycopg.AsyncConnection[dict[str, Any]]
 
 _WORKFLOW_FIXED: Final = {
     "id", "tenant_id", "name", "version", "definition_digest", "plan_digest", "engine_version", "idempotency_key",
-    "input", "labels", "webhook", "traceparent", "created_at", "deadline_at",
+    "submitted_by", "input", "labels", "webhook", "traceparent", "created_at",
 }  # fmt: skip
 _STEP_FIXED: Final = {
     "workflow_id", "path", "tenant_id", "name", "position", "parent", "item_index", "item", "kind",
@@ -35,13 +35,14 @@ _STEP_KEPT: Final = {"input", "output", "title"}
 """Written once or seldom, and perhaps large: NULL in the change keeps the row's value, not written again."""
 _CALL_CHANGING: Final = (
     "state", "held_reason", "attempt_id", "lost_in_a_row", "tries", "key", "generation", "key_deadline", "recovery",
-    "result", "failure", "not_before", "doubt_since", "resolved", "undo", "ended_at",
+    "result", "failure", "not_before", "doubt_since", "resolved", "undo", "compensation", "probe_id", "target",
+    "ended_at",
 )  # fmt: skip
 _ATTEMPT_CHANGING: Final = (
     "sent_at", "received_at", "outcome", "lost_at", "failure", "status_code", "evidence", "media_type", "truncated",
     "request_id", "usage", "cost_microusd", "settled_at",
 )  # fmt: skip
-_APPROVAL_CHANGING: Final = ("status", "decision", "values", "comment", "by", "decided_at")
+_APPROVAL_CHANGING: Final = ("status", "decision", "values", "comment", "by", "decided_at", "arguments_sha256")
 _EVENT: Final = (
     "workflow_id", "seq", "id", "tenant_id", "type", "step", "call_id", "attempt_id", "from_state", "to_state", "data",
     "at",
@@ -100,6 +101,7 @@ _STATEMENTS: Final[Mapping[str, str]] = {
     f"FROM {columns.recordset(tables.approvals, ('workflow_id', 'id', *_APPROVAL_CHANGING), 'rows')} "
     "WHERE a.workflow_id = x.workflow_id AND a.id = x.id",
     "events": _insert(tables.events, _EVENT, "rows"),
+    "audits": _insert(tables.audit, ("id", "tenant_id", "actor", "action", "object", "data"), "rows"),
     "deliveries": _insert(tables.deliveries, _DELIVERY, "rows"),
     "dues_gone": "DELETE FROM dues d USING json_to_recordset(%(rows)s::json) AS x(kind text, ref uuid) "
     "WHERE d.kind = x.kind AND d.ref = x.ref",
@@ -127,10 +129,21 @@ UPDATE effect_keys k SET released_at = clock_timestamp(), generation = greatest(
 FROM calls c
 WHERE c.workflow_id = ANY(%(workflows)s) AND c.id = ANY(%(calls)s)
   AND k.workflow_id = c.workflow_id AND k.call_id = c.id AND k.released_at IS NULL"""
-_OWN_KEYS: Final = """
-UPDATE effect_keys k SET call_id = x.call_id
-FROM json_to_recordset(%(rows)s::json) AS x(workflow_id uuid, step text, call_id uuid)
-WHERE k.workflow_id = x.workflow_id AND k.step = x.step AND k.call_id IS NULL AND k.released_at IS NULL"""
+_PASS_KEYS: Final = """
+UPDATE effect_keys k SET call_id = c.id, args_sha256 = c.args_sha256
+FROM unnest(%(old)s::uuid[], %(new)s::uuid[]) AS x(old, new) JOIN calls c ON c.id = x.new
+WHERE k.workflow_id = c.workflow_id AND k.call_id = x.old AND k.released_at IS NULL"""
+# Who attaches to a call has its key's row locked until it is committed: locked here first, it is seen by what follows.
+# In the order in which keys are asked for (`app/engine/advance.py`), so that two batches wait one way.
+_LOCK_KEYS: Final = """
+SELECT FROM effect_keys WHERE workflow_id = ANY(%(workflows)s) AND call_id = ANY(%(calls)s)
+ORDER BY tool COLLATE "C", key COLLATE "C" FOR UPDATE"""
+_TELL_ATTACHED: Final = """
+UPDATE dues d SET due_at = clock_timestamp(), ring_at = clock_timestamp(), rung = 0
+FROM calls c WHERE c.target = ANY(%(calls)s) AND c.state = 'held' AND d.kind = 'attached' AND d.ref = c.id"""
+_REOPEN_ITEMS: Final = """
+UPDATE steps SET state = 'pending', ended_at = NULL
+WHERE workflow_id = %(workflow)s AND parent = ANY(%(parents)s) AND state = 'cancelled' AND started_at IS NULL"""
 
 
 @functools.lru_cache(maxsize=256)
@@ -150,6 +163,9 @@ async def apply(connection: Connection, transitions: Sequence[Transition]) -> No
     if rows:
         await connection.execute(_together(tuple(rows)), rows)
     for transition in transitions:
+        if transition.reopen_items:  # first: what is reopened may fail again in the same decision
+            reopened = {"workflow": transition.workflow.id, "parents": transition.reopen_items}
+            await connection.execute(_REOPEN_ITEMS, reopened)
         if transition.cancel_steps is not None:
             states = (
                 ["pending", "ready"]
@@ -176,18 +192,20 @@ async def apply(connection: Connection, transitions: Sequence[Transition]) -> No
 
 
 async def _apply_keys(connection: Connection, transitions: Sequence[Transition]) -> None:
-    owned = [
-        {"workflow_id": call.workflow_id, "step": call.step, "call_id": call.id}
-        for t in transitions
-        for call in t.new_calls
-        if call.business_key
-    ]
-    if owned:
-        await connection.execute(_OWN_KEYS, {"rows": _json(owned)})
+    """Business keys: passed on, released, and whoever is attached to their owners told."""
+    passed = [pair for t in transitions for pair in t.keys_passed]
+    if passed:
+        await connection.execute(_PASS_KEYS, {"old": [old for old, _ in passed], "new": [new for _, new in passed]})
+    ended = [call for t in transitions for call in (*t.owners_ended, *t.keys_released) if _has_key(t, call)]
+    if ended:
+        workflows = sorted({t.workflow.id for t in transitions})
+        await connection.execute(_LOCK_KEYS, {"workflows": workflows, "calls": ended})
     released = [call for t in transitions for call in t.keys_released if t.workflow and _has_key(t, call)]
     if released:
         workflows = sorted({t.workflow.id for t in transitions if t.keys_released})
         await connection.execute(_RELEASE_KEYS, {"workflows": workflows, "calls": released})
+    if ended:
+        await connection.execute(_TELL_ATTACHED, {"calls": ended})
 
 
 def _has_key(transition: Transition, call_id: UUID) -> bool:
@@ -240,6 +258,10 @@ def _rows(transitions: Sequence[Transition]) -> dict[str, list[dict[str, Any]]]:
             }
             for e in t.events
         ]  # fmt: skip
+        rows["audits"] += [
+            {"id": a.id, "tenant_id": tenant, "actor": a.actor, "action": a.action, "object": a.object, "data": a.data}
+            for a in t.audits
+        ]
         rows["deliveries"] += [
             {
                 "workflow_id": workflow, "id": d.id, "tenant_id": tenant, "stream": d.stream, "url": d.url,

@@ -84,7 +84,7 @@ def upgrade() -> None:
         sa.Column("worker", sa.Uuid(), nullable=True),
         sa.CheckConstraint("(kind = 'attempt') <= (worker IS NOT NULL)", name=op.f("ck_dues_attempt_has_worker")),
         sa.CheckConstraint(
-            "kind IN ('call', 'attempt', 'apply', 'deadline', 'step_timeout', 'expiry', 'delivery')",
+            "kind IN ('call', 'attempt', 'apply', 'deadline', 'step_timeout', 'expiry', 'delivery', 'result', 'attached', 'switch')",
             name=op.f("ck_dues_kind_known"),
         ),
         sa.CheckConstraint("lane IN ('calls', 'deliveries')", name=op.f("ck_dues_lane_known")),
@@ -152,6 +152,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "digest", name=op.f("pk_plans")),
     )
     op.create_table(
+        "switches",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("by", sa.Text(), nullable=False),
+        sa.Column(
+            "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("tenant_id", "scope", name=op.f("pk_switches")),
+    )
+    op.create_table(
         "system",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
@@ -212,6 +223,7 @@ def upgrade() -> None:
         sa.Column("engine_version", sa.Integer(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=False),
+        sa.Column("submitted_by", sa.Text(), server_default="", nullable=False),
         sa.Column("input", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("output", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("failure", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
@@ -234,6 +246,12 @@ def upgrade() -> None:
         sa.Column("retries", sa.Integer(), server_default="0", nullable=False),
         sa.Column("effects_done", sa.Integer(), server_default="0", nullable=False),
         sa.Column("effects_undone", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("effects_abandoned", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("undos", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("undos_failed", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("pivot_passed", sa.Boolean(), server_default="false", nullable=False),
+        sa.Column("saga", sa.Text(), nullable=True),
+        sa.Column("restored_to", sa.DateTime(timezone=True), nullable=True),
         sa.Column("duplicates_prevented", sa.Integer(), server_default="0", nullable=False),
         sa.Column("spent_microusd", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("recovery_microusd", sa.BigInteger(), server_default="0", nullable=False),
@@ -242,6 +260,7 @@ def upgrade() -> None:
         sa.Column("deadline_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("reopened_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("(status = 'failed') <= (failure IS NOT NULL)", name=op.f("ck_workflows_failed_says_why")),
@@ -249,8 +268,9 @@ def upgrade() -> None:
             "(status IN ('cancelled', 'failed', 'succeeded')) = (ended_at IS NOT NULL)",
             name=op.f("ck_workflows_final_has_ended_at"),
         ),
+        sa.CheckConstraint("saga IN ('held', 'undo', 'keep')", name=op.f("ck_workflows_saga_known")),
         sa.CheckConstraint(
-            "status IN ('cancelled', 'failed', 'succeeded') OR open_calls + waits + timers + doubts + held > 0",
+            "status IN ('cancelled', 'failed', 'succeeded') OR open_calls + waits + timers + doubts + held + undos_failed > 0",
             name=op.f("ck_workflows_something_wakes_it"),
         ),
         sa.CheckConstraint(
@@ -258,15 +278,18 @@ def upgrade() -> None:
             name=op.f("ck_workflows_status_known"),
         ),
         sa.CheckConstraint(
-            "status NOT IN ('cancelled', 'failed', 'succeeded') OR open_calls + doubts = 0",
+            "status NOT IN ('cancelled', 'failed', 'succeeded') OR open_calls + doubts + undos_failed = 0",
             name=op.f("ck_workflows_final_is_settled"),
         ),
         sa.CheckConstraint(
-            "open_calls >= 0 AND waits >= 0 AND timers >= 0 AND doubts >= 0 AND held >= 0 AND steps_open >= 0",
+            "open_calls >= 0 AND waits >= 0 AND timers >= 0 AND doubts >= 0 AND held >= 0 AND steps_open >= 0 AND undos >= 0 AND undos_failed >= 0",
             name=op.f("ck_workflows_counters_not_negative"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workflows")),
         postgresql_with={"fillfactor": 75},
+    )
+    op.create_index(
+        "ix_workflows_open", "workflows", ["id"], unique=False, postgresql_where=sa.text("ended_at IS NULL")
     )
     op.create_index(op.f("ix_workflows_tenant_id_id"), "workflows", ["tenant_id", "id"], unique=False)
     op.create_table(
@@ -417,7 +440,7 @@ def upgrade() -> None:
             name=op.f("ck_steps_state_known"),
         ),
         sa.CheckConstraint(
-            "undo IN ('none', 'recorded', 'running', 'done', 'failed')", name=op.f("ck_steps_undo_known")
+            "undo IN ('none', 'recorded', 'running', 'done', 'failed', 'skipped')", name=op.f("ck_steps_undo_known")
         ),
         sa.CheckConstraint("(parent IS NULL) = (item_index IS NULL)", name=op.f("ck_steps_item_has_parent")),
         sa.CheckConstraint("unmet_needs >= 0", name=op.f("ck_steps_unmet_needs_not_negative")),
@@ -439,6 +462,7 @@ def upgrade() -> None:
         sa.Column("allow", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("revision", sa.Integer(), server_default="1", nullable=False),
         sa.Column("arguments_sha256", sa.Text(), nullable=True),
+        sa.Column("approver", sa.Text(), server_default="anyone", nullable=False),
         sa.Column("on_expire", sa.Text(), server_default="reject", nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("decision", sa.Text(), nullable=True),
@@ -498,6 +522,7 @@ def upgrade() -> None:
         sa.Column("change", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("recovery", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False),
         sa.Column("target", sa.Uuid(), nullable=True),
+        sa.Column("probe_id", sa.Uuid(), nullable=True),
         sa.Column("lane", sa.Text(), nullable=False),
         sa.Column("priority", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("result", postgresql.JSON(astext_type=sa.Text()), nullable=True),
@@ -506,6 +531,7 @@ def upgrade() -> None:
         sa.Column("doubt_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("resolved", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("undo", sa.Text(), server_default="none", nullable=False),
+        sa.Column("compensation", postgresql.JSON(astext_type=sa.Text()), nullable=True),
         sa.Column("engine_version", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
@@ -533,7 +559,7 @@ def upgrade() -> None:
             name=op.f("ck_calls_state_known"),
         ),
         sa.CheckConstraint(
-            "undo IN ('none', 'recorded', 'running', 'done', 'failed')", name=op.f("ck_calls_undo_known")
+            "undo IN ('none', 'recorded', 'running', 'done', 'failed', 'skipped')", name=op.f("ck_calls_undo_known")
         ),
         sa.CheckConstraint("generation >= 1", name=op.f("ck_calls_generation_from_one")),
         sa.ForeignKeyConstraint(
@@ -546,6 +572,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("workflow_id", "step", "n", name=op.f("uq_calls_workflow_id_step_n")),
         postgresql_with={"fillfactor": 75},
     )
+    op.create_index(
+        "ix_calls_attached", "calls", ["target"], unique=False, postgresql_where=sa.text("target IS NOT NULL")
+    )
     op.create_index(op.f("ix_calls_id"), "calls", ["id"], unique=False)
     op.create_index(
         "ix_calls_repeat",
@@ -553,6 +582,13 @@ def upgrade() -> None:
         ["workflow_id", "tool", "args_sha256"],
         unique=False,
         postgresql_where=sa.text("effect IN ('keyed', 'checkable', 'at_most_once')"),
+    )
+    op.create_index(
+        "ix_calls_undo",
+        "calls",
+        ["workflow_id", sa.literal_column("split_part(step, '.', 1)"), "n"],
+        unique=False,
+        postgresql_where=sa.text("undo = 'recorded'"),
     )
     op.create_table(
         "messages",
@@ -618,12 +654,14 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("attempts")
     op.drop_table("messages")
+    op.drop_index("ix_calls_undo", table_name="calls", postgresql_where=sa.text("undo = 'recorded'"))
     op.drop_index(
         "ix_calls_repeat",
         table_name="calls",
         postgresql_where=sa.text("effect IN ('keyed', 'checkable', 'at_most_once')"),
     )
     op.drop_index(op.f("ix_calls_id"), table_name="calls")
+    op.drop_index("ix_calls_attached", table_name="calls", postgresql_where=sa.text("target IS NOT NULL"))
     op.drop_table("calls")
     op.drop_index("ix_approvals_open", table_name="approvals", postgresql_where=sa.text("status = 'open'"))
     op.drop_index(op.f("ix_approvals_id"), table_name="approvals")
@@ -637,11 +675,13 @@ def downgrade() -> None:
     op.drop_table("definition_versions")
     op.drop_table("budgets")
     op.drop_index(op.f("ix_workflows_tenant_id_id"), table_name="workflows")
+    op.drop_index("ix_workflows_open", table_name="workflows", postgresql_where=sa.text("ended_at IS NULL"))
     op.drop_table("workflows")
     op.drop_table("workers")
     op.drop_table("tools")
     op.drop_table("tenants")
     op.drop_table("system")
+    op.drop_table("switches")
     op.drop_table("plans")
     op.drop_index(op.f("ix_idempotency_keys_workflow_id"), table_name="idempotency_keys")
     op.drop_table("idempotency_keys")

@@ -24,6 +24,8 @@ from app.ports.outbound import OutboundPolicy
 from app.settings import Settings
 from app.store.database import Database
 from tests.api import rows
+from tests.engine.world import World
+from tests.engine.world import world as engine_world
 
 
 @dataclass(kw_only=True)
@@ -104,3 +106,10 @@ async def api(base_url: str, key: rows.Key) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a key that may do everything."""
     async with httpx.AsyncClient(base_url=base_url, headers=key.header, timeout=20, trust_env=False) as client:
         yield client
+
+
+@pytest.fixture
+async def world(database_url: str, key: rows.Key) -> AsyncIterator[World]:
+    """Workers with scripted tools on the API's own database; `key` has made the tenant."""
+    async with engine_world(database_url) as made:
+        yield made

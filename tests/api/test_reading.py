@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from app.api.shapes.effect import Effect
+from app.api.shapes.effect import WorkflowEffects
 from app.api.shapes.event import EventPage
 from app.api.shapes.listing import Page
 from app.api.shapes.step import CallDetail, Step, StepDetail
@@ -48,7 +48,7 @@ async def test_workflow_says_what_it_waits_for_when_read(api: httpx.AsyncClient,
         ("/steps/plan", StepDetail),
         ("/steps/plan/calls/1", CallDetail),
         ("/steps/create/calls/1", CallDetail),
-        ("/effects", Page[Effect]),
+        ("/effects", WorkflowEffects),
         ("/events", EventPage),
         ("/trace", Trace),
     ],

@@ -103,7 +103,7 @@ def server() -> Iterator[ScriptedServer]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = _answer
+        do_GET = do_POST = do_PUT = do_DELETE = _answer
 
         def log_message(self, *_: object) -> None:
             """Tests say what they want to see."""

@@ -67,10 +67,10 @@ def test_effects_says_who_settled_a_doubt_and_how_he_knew(server: ScriptedServer
     resolved = {"outcome": "did_not_happen", "note": "asked ana", "by": "key:kim", "at": "2026-11-24T14:02:11Z"}
     effect = {
         "id": "call_1", "state": "due", "step": "mail", "tool": "email.send", "effect": "at_most_once", "attempts": 1,
-        "key": None, "resolved": resolved,
+        "key": None, "undo": "none", "resolved": resolved,
     }  # fmt: skip
     server.on("GET /v1/workflows/wf_1/effects", {"data": [effect], "has_more": False, "next_cursor": None})
 
     ended = surefoot("effects", "wf_1")
 
-    assert ended.out.splitlines()[-1] == "call_1 was in doubt; key:kim said did not happen: asked ana"
+    assert ended.out.splitlines()[-1] == "call_1 was not known; key:kim said did not happen: asked ana"

@@ -20,6 +20,21 @@ KEYED: dict[str, Any] = {
     "key_ttl": "24h",
 }
 TOOL: dict[str, Any] = {"http": {"method": "POST", "url": "https://x.io/e"}, "effect": "idempotent"}
+READ: dict[str, Any] = {"http": {"method": "GET", "url": "https://x.io/e"}}
+MAIL: dict[str, Any] = {"to": {"type": "string"}, "subject": {"type": "string"}}
+PROBE: dict[str, Any] = {
+    "tool": "search",
+    "with": {"to": "${{ arguments.to }}"},
+    "found": "output.messages.exists(m, m.subject == arguments.subject)",
+}
+SEARCH: dict[str, Any] = {**READ, "input_schema": {"to": {"type": "string"}}}
+"""What PROBE asks."""
+CHECKABLE: dict[str, Any] = {
+    "http": {"method": "POST", "url": "https://x.io/send"},
+    "input_schema": MAIL,
+    "effect": "checkable",
+    "probe": PROBE,
+}
 
 
 def checked(steps: Any, **top: Any) -> Checked:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
-from app.domain.certainty import SUCCESS, TABLE, UNSENT, Observation, judge, row_for
+from app.domain.certainty import SUCCESS, TABLE, UNSENT, Declaration, Observation, declarations, judge, row_for
+from app.domain.outcomes import Failure, Outcome
+from app.domain.plan import HttpTool, Tool
 from app.domain.states import EARLY_CLASSES, AttemptOutcome, EffectClass, FailureKind
+from app.domain.templates import compile_template
 
 CLASSES = list(EffectClass)
+NOTHING: frozenset[Declaration] = frozenset()
+EVERYTHING = frozenset(Declaration)
 
 
 def expected_by_status(status: int, effect: EffectClass) -> tuple[AttemptOutcome, FailureKind | None]:
@@ -82,7 +90,8 @@ def test_table_has_no_row_that_is_never_reached() -> None:
     for observation in Observation:
         for status in range(1000):
             for effect in CLASSES:
-                reached.add(id(row_for(observation, status=status, effect=effect)))
+                for declared in (NOTHING, EVERYTHING):
+                    reached.add(id(row_for(observation, status=status, effect=effect, declared=declared)))
 
     assert [row for row in TABLE if id(row) not in reached] == []
 
@@ -101,3 +110,98 @@ def test_failure_carries_status_and_observation() -> None:
     assert verdict.failure.status_code == 503
     assert verdict.failure.detail == {"seen": "answered"}
     assert verdict.failure.message == "email.send answered 503; whether it acted is not known."
+
+
+# --- what the tool declares ----------------------------------------------------------------------------------------
+
+NOT_EXECUTED = {
+    Declaration.SERVER_ERROR_NOT_EXECUTED: (set(range(500, 600)), FailureKind.SERVER_ERROR),
+    Declaration.REDIRECT_NOT_EXECUTED: (set(range(300, 400)) - {303, 304}, FailureKind.TOOL_ERROR),
+    Declaration.TIMEOUT_NOT_EXECUTED: ({408}, FailureKind.TIMEOUT),
+}
+
+
+@pytest.mark.parametrize("effect", CLASSES)
+@pytest.mark.parametrize("declaration", NOT_EXECUTED)
+def test_declaration_makes_its_own_statuses_definite_and_no_other(
+    declaration: Declaration, effect: EffectClass
+) -> None:
+    statuses, kind = NOT_EXECUTED[declaration]
+
+    for status in range(100, 1000):
+        verdict = judge(Observation.ANSWERED, status=status, effect=effect, tool="x", declared=frozenset({declaration}))
+
+        if status in statuses:
+            assert verdict.failure is not None
+            assert (verdict.outcome, verdict.failure.kind) == (AttemptOutcome.FAILED, kind), status
+            assert verdict.failure.detail == {"seen": "answered", "not_executed": True}
+            assert declaration.value in verdict.failure.message
+        else:
+            assert verdict == judge(Observation.ANSWERED, status=status, effect=effect, tool="x"), status
+
+
+@pytest.mark.parametrize("effect", CLASSES)
+@pytest.mark.parametrize("observation", sorted(set(Observation) - {Observation.ANSWERED, Observation.ANSWER_CUT}))
+def test_declarations_say_nothing_about_what_is_no_answer(observation: Observation, effect: EffectClass) -> None:
+    declared = judge(observation, effect=effect, tool="x", declared=EVERYTHING)
+
+    assert declared == judge(observation, effect=effect, tool="x")
+
+
+@pytest.mark.parametrize("effect", CLASSES)
+@pytest.mark.parametrize("status", [425, 429])
+def test_tool_that_is_busy_says_that_it_did_not_act(status: int, effect: EffectClass) -> None:
+    failure = judge(Observation.ANSWERED, status=status, effect=effect, tool="x").failure
+
+    assert failure is not None
+    assert failure.detail["not_executed"] is True
+
+
+@pytest.mark.parametrize("effect", CLASSES)
+@pytest.mark.parametrize("observation", [Observation.ANSWERED, Observation.ANSWER_CUT])
+def test_accepted_is_pending_only_where_that_is_declared(observation: Observation, effect: EffectClass) -> None:
+    declared = frozenset({Declaration.ACCEPTED_IS_PENDING})
+
+    waited = judge(observation, status=202, effect=effect, tool="x", declared=declared)
+    done = judge(observation, status=201, effect=effect, tool="x", declared=declared)
+    undeclared = judge(observation, status=202, effect=effect, tool="x", declared=EVERYTHING - declared)
+
+    assert waited.pending
+    assert waited.outcome is AttemptOutcome.UNKNOWN
+    assert waited.failure is not None
+    assert waited.failure.kind is FailureKind.TIMEOUT
+    assert waited.failure.detail["pending"] is True
+    assert (done.pending, undeclared.pending) == (False, False)
+
+
+TOOL = Tool(
+    name="x",
+    description="",
+    input_schema=None,
+    http=HttpTool(
+        method="POST", url=compile_template("http://x", names=frozenset()), headers={}, path=None, query=None, body=None
+    ),
+    effect=EffectClass.AT_MOST_ONCE,
+    key_header=None,
+    key_argument=None,
+    key_ttl=None,
+    timeout=timedelta(seconds=5),
+    settle_time=timedelta(seconds=10),
+    on_repeat="ask",
+)
+
+
+def test_declarations_are_read_from_the_tool() -> None:
+    assert declarations(TOOL) == NOTHING
+    assert declarations(replace(TOOL, on_5xx="not_executed")) == {Declaration.SERVER_ERROR_NOT_EXECUTED}
+    assert declarations(replace(TOOL, on_3xx="not_executed")) == {Declaration.REDIRECT_NOT_EXECUTED}
+    assert declarations(replace(TOOL, on_408="not_executed")) == {Declaration.TIMEOUT_NOT_EXECUTED}
+    assert declarations(replace(TOOL, on_202="wait")) == {Declaration.ACCEPTED_IS_PENDING}
+
+
+@pytest.mark.parametrize("certainty", [AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.NOT_SENT])
+def test_outcome_that_is_waited_for_is_unknown(certainty: AttemptOutcome) -> None:
+    failure = None if certainty is AttemptOutcome.SUCCEEDED else Failure(kind=FailureKind.TIMEOUT, message="x")
+
+    with pytest.raises(ValueError, match="waited for"):
+        Outcome(certainty=certainty, failure=failure, pending=True)

@@ -73,7 +73,7 @@ def test_plan_of_the_story_carries_what_the_engine_asks_for(story: Plan) -> None
     assert book.call_timeout == timedelta(seconds=10)
     assert book.key is not None
     assert book.key.render_key({"input": {"meeting_id": "m-1"}}) == "meeting:m-1"
-    assert sorted(story.tools) == ["calendar.create_event", "calendar.free_busy", "email.send"]
+    assert {"calendar.create_event", "calendar.free_busy", "email.send"} <= set(story.tools)
 
 
 def test_plan_points_at_the_line_of_the_rule_that_decides(story: Plan) -> None:
@@ -123,7 +123,7 @@ def test_retry_is_the_servers_table_when_nothing_was_written() -> None:
 @pytest.mark.parametrize("form", ["single", "id"])
 def test_a_list_of_steps_runs_strictly_one_after_the_other(form: str) -> None:
     names = ["first", "second", "third"]
-    steps = [{name: {"set": {}}} if form == "single" else {"id": name, "set": {}} for name in names]
+    steps: list[Any] = [{name: {"set": {}}} if form == "single" else {"id": name, "set": {}} for name in names]
 
     plan = plan_of(steps)
 
@@ -165,18 +165,16 @@ def test_a_tool_of_the_definition_hides_a_registered_one() -> None:
 
 
 def test_an_agent_gets_all_tools_of_a_prefix_in_a_stable_order() -> None:
-    agent = {"model": "claude-x-1", "tools": ["email.send", "calendar.*"], "effort": "low", "max_turns": 3}
+    agent = {"model": "claude-x-1", "tools": ["z.last", "calendar.*"], "effort": "low", "max_turns": 3}
+    tool = {"http": {"method": "GET", "url": "https://x.io"}}
+    catalogue = Catalogue(tools=dict.fromkeys(("calendar.events", "z.last", "calendar.book", "calendars"), tool))
 
-    plan = plan_of({"a": {"agent": "w", "prompt": "x"}}, agents={"w": agent})
+    plan = compiled(
+        checked({"name": "x", "steps": {"a": {"agent": "w", "prompt": "x"}}, "agents": {"w": agent}}, catalogue)
+    )
 
     assert plan.steps["a"].agent is not None
-    assert plan.steps["a"].agent.tools == (
-        "email.send",
-        "calendar.create_event",
-        "calendar.delete_event",
-        "calendar.events",
-        "calendar.free_busy",
-    )
+    assert plan.steps["a"].agent.tools == ("z.last", "calendar.book", "calendar.events")
     assert plan.steps["a"].agent.max_turns == 3
     assert set(plan.tools) == set(plan.steps["a"].agent.tools)
 
@@ -186,17 +184,19 @@ def test_approval_fills_in_what_was_left_out() -> None:
 
     assert approval is not None
     assert approval.title.render({"input": {"x": 1}}) == "ok 1?"
-    assert (approval.allow, approval.expires, approval.on_expire, approval.on_reject) == (
+    assert (approval.allow, approval.expires, approval.on_expire, approval.on_reject, approval.approver) == (
         ("approve", "reject"),
         None,
         "reject",
         "continue",
+        "anyone",
     )
 
 
-def test_a_plan_of_a_newer_release_is_refused() -> None:
+@pytest.mark.parametrize("form", [1, 99, None])
+def test_a_plan_of_another_release_is_refused(form: int | None) -> None:
     body = checked({"name": "x", "steps": {"a": {"set": {}}}}).plan_body
     assert body is not None
 
     with pytest.raises(UnknownPlanFormat):
-        compile_plan({**body, "format": 99})
+        compile_plan({**body, "format": form})

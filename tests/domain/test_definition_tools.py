@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.domain.definition.checking import check_declaration
-from tests.domain.definition_cases import CATALOGUE, KEYED, TOOL, checked, found
+from tests.domain.definition_cases import CATALOGUE, KEYED, READ, TOOL, checked, found
 
 
 @pytest.mark.parametrize(
@@ -17,10 +17,31 @@ from tests.domain.definition_cases import CATALOGUE, KEYED, TOOL, checked, found
         ({**KEYED, "key_header": None}, "missing_key", ""),
         ({**KEYED, "key_header": "Bad Header"}, "bad_header", "/key_header"),
         ({**KEYED, "effect": "idempotent", "key_ttl": None}, "misplaced_key", "/key_header"),
-        ({**TOOL, "effect": "checkable"}, "unsupported", "/effect"),
+        ({**TOOL, "effect": "checkable"}, "missing_key", ""),
         ({**TOOL, "effect": "readonly"}, "unknown_value", "/effect"),
-        ({**TOOL, "approve": "always"}, "unsupported", "/approve"),
-        ({**TOOL, "probe": {}}, "unsupported", "/probe"),
+        ({**KEYED, "effect": "keyd"}, "unknown_value", "/effect"),
+        ({**TOOL, "approve": "sometimes"}, "unknown_value", "/approve"),
+        ({**TOOL, "approve": "never", "approver": "anyone"}, "misplaced_key", "/approver"),
+        ({**TOOL, "approval_expires": "1h"}, "misplaced_key", "/approval_expires"),
+        ({**TOOL, "approve": "always", "approver": "boss"}, "unknown_value", "/approver"),
+        ({**TOOL, "approve": "always", "approval_expires": 5}, "bad_duration", "/approval_expires"),
+        ({**TOOL, "trusted_output": "yes"}, "wrong_type", "/trusted_output"),
+        ({**TOOL, "on_5xx": "failed"}, "unknown_value", "/on_5xx"),
+        ({**TOOL, "on_3xx": True}, "unknown_value", "/on_3xx"),
+        ({**TOOL, "on_408": "retry"}, "unknown_value", "/on_408"),
+        ({**TOOL, "on_500": "not_executed"}, "unknown_key", "/on_500"),
+        ({**TOOL, "on_202": "poll"}, "unknown_value", "/on_202"),
+        ({**TOOL, "on_202": "wait", "result_within": "soon"}, "bad_duration", "/result_within"),
+        ({**TOOL, "result_within": "5m"}, "misplaced_key", "/result_within"),
+        ({**TOOL, "on_202": "succeeded", "result_within": "5m"}, "misplaced_key", "/result_within"),
+        ({**READ, "on_202": "wait"}, "misplaced_key", "/on_202"),
+        ({**TOOL, "on_repeat_status": "404"}, "wrong_type", "/on_repeat_status"),
+        ({**TOOL, "on_repeat_status": {"404": "fine"}}, "unknown_value", "/on_repeat_status/404"),
+        ({**TOOL, "on_repeat_status": {"404": None}}, "wrong_type", "/on_repeat_status/404"),
+        ({**TOOL, "on_repeat_status": {"4xx": "succeeded"}}, "out_of_range", "/on_repeat_status/4xx"),
+        ({**TOOL, "on_repeat_status": {"600": "succeeded"}}, "out_of_range", "/on_repeat_status/600"),
+        ({**TOOL, "on_repeat_status": {"099": "succeeded"}}, "out_of_range", "/on_repeat_status/099"),
+        ({**READ, "on_repeat_status": {"404": "succeeded"}}, "misplaced_key", "/on_repeat_status"),
         ({"mcp": {"command": ["x"]}}, "unsupported", "/mcp"),
         ({"python": "a:b"}, "unsupported", "/python"),
         ({}, "missing_key", ""),
@@ -81,6 +102,7 @@ def test_check_warns_when_a_tool_declares_no_effect() -> None:
     assert result.faults == ()
     assert [(warning.code, warning.pointer) for warning in result.warnings] == [("effect_undeclared", "/tools/do")]
     assert result.plan_body is not None
+    assert "checkable" in result.warnings[0].fix
     assert [tool["effect"] for tool in result.plan_body["tools"].values()] == ["at_most_once", "read_only"]
 
 

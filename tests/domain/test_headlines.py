@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.failure_words import HAPPENED, IN_SHORT
+from app.domain.failure_words import HAPPENED, HELD, IN_SHORT
 from app.domain.headlines import (
     approval_headline,
     attempt_headline,
@@ -14,7 +14,7 @@ from app.domain.headlines import (
     workflow_headline,
     workflow_headline_brief,
 )
-from app.domain.states import FailureKind, WorkflowStatus
+from app.domain.states import FailureKind, HeldReason, WorkflowStatus
 from tests.domain.fabricated_rows import (
     MALFORMED,
     REMINDED,
@@ -28,6 +28,8 @@ from tests.domain.fabricated_rows import (
 )
 
 OPEN: dict[str, Any] = {"ended_at": None}
+UNDOING = "Undoing what was done after it failed in invite.1"
+FAILED_THERE = "in invite.1: email.send answered 550."
 NO = {"kind": "tool_error", "message": "email.send answered 550.", "fix": None, "step": "invite.1", "call": "call_1"}
 
 BRIEFS: dict[str, tuple[dict[str, Any], str]] = {
@@ -49,14 +51,17 @@ BRIEFS: dict[str, tuple[dict[str, Any], str]] = {
         OPEN | {"cancel": {"reason": "wrong customer", "by": "kim"}, "open_calls": 1},
         "Being cancelled: wrong customer. 1 call still to be settled.",
     ),
-    "compensating": (OPEN | {"effects_done": 3, "effects_undone": 1}, "Undoing what was done: 1 of 3 effects."),
+    "compensating": (
+        OPEN | {"effects_done": 3, "effects_undone": 1, "undos": 2, "failure": NO},
+        "Undoing what was done after it failed in invite.1: 1 of 3 effects undone.",
+    ),
     "succeeded": (
         {"spent_microusd": 42_000, "effects_done": 3, "retries": 1, "duplicates_prevented": 2},
         "Succeeded in 5.75 s for $0.042; 5 steps, 3 effects, 1 retry, 2 duplicates prevented.",
     ),
     "failed": (
         {"failure": NO, "effects_done": 2, "effects_undone": 1},
-        "Failed after 5.75 s in invite.1: email.send answered 550. 1 effect undone. 1 effect done before stays done.",
+        f"Failed after 5.75 s {FAILED_THERE} 1 effect was undone. 1 effect done before stays done.",
     ),
     "cancelled": ({"cancel": {"reason": "wrong customer"}}, "Cancelled after 5.75 s: wrong customer."),
 }
@@ -73,6 +78,129 @@ def test_workflow_headline_brief_says_for_how_long_when_it_knows_the_time() -> N
     row = workflow(status="running", **OPEN)
 
     assert workflow_headline_brief(row, now=at(12)) == "Running for 12.0 s; 5 of 5 steps done."
+
+
+UNDONE: dict[str, tuple[dict[str, Any], str]] = {
+    "all undone": (
+        {"status": "failed", "compensation": "done", "effects_done": 2, "effects_undone": 2},
+        "Failed after 5.75 s in invite.1: email.send answered 550. 2 effects were undone.",
+    ),
+    "nothing undone": (
+        {"status": "failed", "compensation": "skipped", "effects_done": 2},
+        f"Failed after 5.75 s {FAILED_THERE} Nothing was undone: 2 effects done before stay done.",
+    ),
+    "nothing to undo": (
+        {"status": "failed", "compensation": "not_needed"},
+        "Failed after 5.75 s in invite.1: email.send answered 550.",
+    ),
+    "cancelled and undone": (
+        {"status": "cancelled", "failure": None, "compensation": "done", "effects_done": 1, "effects_undone": 1},
+        "Cancelled after 5.75 s. 1 effect was undone.",
+    ),
+    "an operator decides": (
+        OPEN | {"status": "failing", "saga": "held", "undos": 2},
+        f"Failed {FAILED_THERE} Waiting for an operator to decide whether 2 effects done before are undone.",
+    ),
+    "an undo failed": (
+        OPEN | {"status": "compensating", "effects_undone": 1, "undos": 1, "undos_failed": 1},
+        f"{UNDOING}: 1 of 2 effects undone; 1 could not be undone and waits for an operator.",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNDONE)
+def test_workflow_headline_brief_says_what_became_of_the_effects_when_it_did_not_succeed(what: str) -> None:
+    columns, sentence = UNDONE[what]
+
+    assert workflow_headline_brief(workflow(**{"failure": NO} | columns)) == sentence
+
+
+def test_workflow_headline_says_who_paused_it_and_why_when_that_is_known() -> None:
+    row = workflow(status="paused", steps_done=1, **OPEN)
+
+    headline = workflow_headline(row, steps=[], calls=[], pause={"by": "kim", "reason": "the bank is closed"})
+
+    assert headline == "Paused by kim (the bank is closed); 1 of 5 steps done."
+
+
+@pytest.mark.parametrize(
+    ("said", "next_at", "sentence"),
+    [
+        (["unclear", "absent"], at(20), "not there yet; asked again at 14:02:31 UTC."),
+        (["unclear"], at(20), "no clear answer yet; asked again at 14:02:31 UTC."),
+        (None, at(20), "no answer yet."),
+        (["absent"], None, "not there yet."),
+    ],
+)
+def test_workflow_headline_says_what_the_probe_said_when_it_asked(
+    said: list[str] | None, next_at: Any, sentence: str
+) -> None:
+    asked = call(1, "send", state="probing", tool="email.send", effect="checkable")
+    pending = [{**asked, "asking": "email.search", "next_at": next_at, "said": said}]
+
+    headline = workflow_headline(workflow(status="running", **OPEN), steps=[], calls=[], pending=pending)
+
+    assert headline == f"Running; 5 of 5 steps done. Asked email.search whether send happened: {sentence}"
+
+
+def test_workflow_headline_says_until_when_a_result_is_awaited_when_the_tool_accepted_it() -> None:
+    accepted = call(1, "render", state="intended", tool="reports.render")
+    pending = [{**accepted, "asking": None, "next_at": at(600)}]
+
+    headline = workflow_headline(workflow(status="running", **OPEN), steps=[], calls=[], pending=pending)
+
+    assert headline.endswith("reports.render accepted render (202); its result is waited for until 14:12:11 UTC.")
+
+
+@pytest.mark.parametrize(
+    ("lost_at", "ending"), [(None, "its result is waited for."), (at(600), "but no result came in time.")]
+)
+def test_attempt_headline_says_that_it_was_accepted_when_the_tool_answered_202(lost_at: Any, ending: str) -> None:
+    asked = call(1, "render", tool="reports.render", state="intended")
+    tried = attempt(1, asked, began=0, ended=0.5, outcome=None, status_code=202, lost_at=lost_at)
+
+    assert attempt_headline(tried, call=asked) == f"reports.render accepted it (202) in 0.50 s; {ending}"
+
+
+def test_step_headline_says_that_it_is_probed_when_nobody_knows_whether_it_happened() -> None:
+    row = step("send", 0, began=0, ended=None)
+    asked = call(1, "send", state="probing", tool="email.send")
+    probe = call(2, "send", n=2, kind="probe", tool="email.search", target=asked["id"], state="due")
+
+    assert step_headline(row, calls=[asked, probe]) == "Asked email.search whether send happened: no answer yet."
+
+
+@pytest.mark.parametrize(
+    ("undo", "ending"),
+    [
+        ("none", "."),
+        ("recorded", "."),
+        ("running", "; being undone."),
+        ("done", "; undone since."),
+        ("failed", "; its undo failed."),
+        ("skipped", "; its undo was left out."),
+    ],
+)
+def test_step_headline_says_what_became_of_its_effect_when_it_had_succeeded(undo: str, ending: str) -> None:
+    assert step_headline(step("create", 0, began=0, ended=1.5, undo=undo)) == f"Succeeded in 1.50 s{ending}"
+
+
+def test_workflow_headline_names_some_held_calls_and_counts_the_others_when_many_are_held() -> None:
+    held = [call(n, f"send.{n}", state="held", held_reason="pause") for n in range(12)]
+
+    headline = workflow_headline(workflow(status="paused", **OPEN), steps=[], calls=held)
+
+    assert "send.0 is held: the workflow is paused." in headline
+    assert headline.endswith("9 more calls are held.")
+
+
+@pytest.mark.parametrize("reason", list(HeldReason))
+def test_held_reason_has_words_whatever_it_is(reason: HeldReason) -> None:
+    headline = workflow_headline(
+        workflow(status="waiting", **OPEN), steps=[], calls=[call(1, "send", state="held", held_reason=reason.value)]
+    )
+
+    assert headline.endswith(f"send is held: {HELD[reason]}.")
 
 
 def test_workflow_headline_tells_the_one_recovery_when_there_was_one() -> None:
@@ -101,7 +229,7 @@ def test_workflow_headline_names_the_doubt_and_until_when_it_may_still_happen() 
 
     assert workflow_headline(row, steps=[], calls=[doubt]) == (
         "Waiting for a person: nobody knows whether 1 effect happened; 4 of 5 steps done. In doubt is pay:"
-        " bank.transfer was asked twice and gave no certain answer; a request may still arrive until 14:03:11 UTC."
+        " bank.transfer was asked twice and gave no certain answer; no request of it can arrive after 14:03:11 UTC."
     )
 
 
@@ -253,6 +381,7 @@ def test_attempt_headline_says_why_an_answer_could_not_be_used() -> None:
             {"status": "decided", "decision": "approve", "by": "kim", "comment": "ok\x07"},
             "Approved by kim: Refund $480? “ok\\x07”",
         ),
+        ({"status": "decided", "decision": "edit", "by": "kim"}, "Approved with changes by kim: Refund $480?"),
         ({"status": "decided", "decision": "reject"}, "Rejected: Refund $480?"),
         ({"status": "expired"}, "Nobody decided in time: Refund $480?"),
         ({"status": "cancelled"}, "No longer asked: Refund $480?"),

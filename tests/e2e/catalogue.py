@@ -22,7 +22,8 @@ class Tool:
     """The argument that carries the tag."""
     rest: Mapping[str, Any] = field(default_factory=dict)
     """The other arguments."""
-    key: Mapping[str, str] = field(default_factory=dict)
+    key: Mapping[str, Any] = field(default_factory=dict)
+    """What else its declaration says: how its key travels, how it is probed."""
 
 
 CATALOGUE: Final = {
@@ -38,6 +39,22 @@ CATALOGUE: Final = {
         mark="title",
         rest={"start": "2026-12-01T10:00:00Z", "attendees": ["ana@x.io"]},
         key={"key_header": "Idempotency-Key", "key_ttl": "24h"},
+    ),
+    "post": Tool(
+        effect="checkable",
+        demo="email.send",
+        method="POST",
+        path="/email/send",
+        mark="subject",
+        rest={"to": "bo@x.io"},
+        key={
+            "probe": {
+                "tool": "seek",
+                "with": {"to": "${{ arguments.to }}", "subject": "${{ arguments.subject }}", "mine": True},
+                "found": "size(output.messages) > 0",
+                "result": {"message_id": "${{ output.messages[0].message_id }}"},
+            }
+        },
     ),
     "mail": Tool(
         effect="at_most_once",
@@ -55,7 +72,8 @@ def definition(
     url: str, names: Sequence[str], *, timeout: str = "30s", settle: str = "1s", name: str = "e2e"
 ) -> dict[str, Any]:
     """These tools one after the other, each with the tag in `input.tag`. Another `name` is another plan."""
-    tools, steps = {}, {}
+    tools: dict[str, Any] = {"seek": {"http": {"method": "GET", "url": f"{url}/email/search"}, "effect": "read_only"}}
+    steps: dict[str, Any] = {}
     for number, each in enumerate(names):
         tool = CATALOGUE[each]
         tools[each] = {

@@ -68,8 +68,10 @@ def until(what: str, condition: Callable[[], Found | None], *, seconds: float = 
 
 
 class Installation:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
+        """`environment`: settings beside `KNOBS`, as the address of a Postgres that the test itself runs."""
         self._folder = folder
+        self._environment = {**KNOBS, **(environment or {})}
         self._deaths: dict[str, deque[float]] = defaultdict(deque)
         self._child: subprocess.Popen[bytes] | None = None
         self._frozen: set[int] = set()
@@ -85,7 +87,7 @@ class Installation:
         self._child = process.spawn(
             process.Command(
                 argv=(sys.executable, "-m", "app.cli.main", *arguments),
-                env={**inherited, **KNOBS},
+                env={**inherited, **self._environment},
                 cwd=REPOSITORY,
                 log=self.log,
             )

@@ -17,7 +17,7 @@ from psycopg.rows import dict_row
 
 from app.domain import legal
 from app.domain.canonical import canonical_json
-from tests.e2e.catalogue import BY_DEMO_NAME
+from tests.e2e.catalogue import BY_DEMO_NAME, CATALOGUE
 
 Row = dict[str, Any]
 
@@ -43,7 +43,7 @@ def _repeats(entries: Sequence[Row]) -> Iterator[str]:
     tool, arguments = entries[0]["tool"], entries[0]["arguments"]
     executed = [entry for entry in entries if entry["executed"]]
     effect = BY_DEMO_NAME[tool].effect if tool in BY_DEMO_NAME else "read_only"
-    if effect in ("keyed", "at_most_once") and len(executed) > 1:
+    if effect in ("keyed", "checkable", "at_most_once") and len(executed) > 1:
         yield f"S3: {tool} ({effect}) {arguments} was executed {len(executed)} times"
     if effect == "keyed" and len({entry["key"] for entry in entries}) > 1:
         yield f"S3: {tool} {arguments} was asked for under several keys: {[entry['key'] for entry in entries]}"
@@ -51,7 +51,7 @@ def _repeats(entries: Sequence[Row]) -> Iterator[str]:
 
 def _phantoms(effect: Row, by_arguments: dict[bytes, list[Row]]) -> Iterator[str]:
     """S4: said to have happened and did not, or the other way round."""
-    tool = next(tool for tool in BY_DEMO_NAME.values() if tool.effect == effect["effect"])
+    tool = next(tool for tool in CATALOGUE.values() if tool.effect == effect["effect"])
     entries = by_arguments.get(canonical_json([tool.demo, effect["arguments"]]), [])
     done = any(entry["status"] == 200 for entry in entries)
     if effect["state"] == "succeeded" and not done:

@@ -260,8 +260,39 @@ async def test_reset_forgets_events_keys_and_rules(tmp_path: Path) -> None:
     assert "idempotent-replayed" not in again.headers
 
 
+async def test_calendar_finds_an_event_by_title_start_or_the_key_it_was_booked_with() -> None:
+    async with _tools() as client:
+        await _book(client, key="k1")
+        await _book(client, key="k2", title="Other")
+        found = [
+            [event["event_id"] for event in (await client.get("/calendar/find", params=sought)).json()["events"]]
+            for sought in ({"title": "Sync"}, {"start": EVENT["start"]}, {"key": "k2"}, {"title": "Sync", "key": "k2"})
+        ]
+
+    assert found == [["evt_8841"], ["evt_8841", "evt_8842"], ["evt_8842"], []]
+
+
+async def test_mailbox_tells_whether_a_mail_was_sent_and_leaves_out_what_others_sent() -> None:
+    mine, others = {"Surefoot-Workflow": "wf_1"}, {"Surefoot-Workflow": "wf_2"}
+    mail = {"to": "ana@x.io", "subject": "Sync"}
+
+    async with _tools() as client:
+        await client.post("/email/send", json=mail | {"body": "last week's"}, headers=others)
+        before = (await client.get("/email/search", params=mail | {"mine": "true"}, headers=mine)).json()
+        await client.post("/email/send", json=mail | {"body": "today's"}, headers=mine)
+        after = (await client.get("/email/search", params=mail | {"mine": "true"}, headers=mine)).json()
+        everybody = (await client.get("/email/search", params=mail)).json()
+        by_body = (await client.get("/email/search", params=mail | {"body": "tomorrow's"})).json()
+
+    assert before == by_body == {"messages": []}
+    assert after == {"messages": [{"message_id": "msg_2", **mail, "body": "today's"}]}
+    assert [message["message_id"] for message in everybody["messages"]] == ["msg_1", "msg_2"]
+
+
 async def test_every_declared_tool_is_served_where_its_declaration_says() -> None:
-    given = {"email": "a@x.io", "event_id": "evt_1", "to": "a@x.io", "subject": "s", "body": ""} | EVENT
+    given = {"email": "a@x.io", "event_id": "evt_1", "to": "a@x.io", "subject": "s", "body": "", "key": "k"} | EVENT
+    given |= {"mine": "true", "reference": "p1", "amount": 100, "currency": "EUR", "card": "tok_visa", "rows": []}
+    given |= {"authorization_id": "auth_1", "settlement_id": "set_1", "check": "device", "operation": "settle"}
 
     async with _tools() as client:
         base_url = str(client.base_url).rstrip("/")
@@ -273,7 +304,7 @@ async def test_every_declared_tool_is_served_where_its_declaration_says() -> Non
             sent = {"json": arguments} if http["method"] == "POST" else {"params": arguments}
             statuses[name] = (await client.request(http["method"], http["url"], **sent)).status_code
 
-    assert statuses == dict.fromkeys(declared, 200)
+    assert statuses == {**dict.fromkeys(declared, 200), "reports.render": 202}
 
 
 async def test_server_refuses_a_body_without_a_length_and_garbage_instead_of_a_request() -> None:

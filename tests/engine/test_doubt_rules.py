@@ -103,17 +103,22 @@ async def test_answer_that_contradicts_a_persons_word_is_an_event_and_never_sile
 # --- keys ----------------------------------------------------------------------------------------------------------
 
 
-async def test_business_key_goes_out_verbatim_and_another_workflow_with_it_is_refused(small_world: World) -> None:
+async def test_business_key_goes_out_verbatim_and_only_the_same_arguments_may_use_it_again(
+    small_world: World,
+) -> None:
+    other_arguments = one("keyed", key="meeting:7")
+    other_arguments["steps"]["s"]["with"] = {"n": 2}
     worker = await small_world.worker()
 
     first = await small_world.submit(one("keyed", key="meeting:7"), key="a")
     await small_world.run(worker)
     second = await small_world.submit(one("keyed", key="meeting:7"), key="b")
+    third = await small_world.submit(other_arguments, key="c")
     await small_world.run(worker)
 
     assert [request.key for request in small_world.tools.ledger] == ["meeting:7"]
-    assert (await small_world.workflow(first))["status"] == "succeeded"
-    failed = await small_world.workflow(second)
+    assert [(await small_world.workflow(each))["status"] for each in (first, second)] == ["succeeded"] * 2
+    failed = await small_world.workflow(third)
     assert (failed["status"], failed["failure"]["kind"]) == ("failed", "key_conflict")
 
 

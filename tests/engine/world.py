@@ -59,6 +59,20 @@ def rate_limited(seconds: float) -> Outcome:
     return Outcome(certainty=AttemptOutcome.FAILED, failure=failure, status_code=429, sent_after=0.001)
 
 
+def accepted() -> Outcome:
+    """A 202 of a tool that tells its result later."""
+    failure = Failure(kind=FailureKind.TIMEOUT, message="accepted (202)", status_code=202, detail={"pending": True})
+    return Outcome(
+        certainty=AttemptOutcome.UNKNOWN,
+        failure=failure,
+        evidence=Evidence(body=b"{}", media_type="application/json"),
+        status_code=202,
+        sent_after=0.001,
+        received_after=0.002,
+        pending=True,
+    )
+
+
 def ok(value: Any, *, usage: Usage | None = None) -> Outcome:
     evidence = Evidence(body=json.dumps(value).encode(), media_type="application/json")
     return Outcome(
@@ -227,6 +241,7 @@ class World:
             webhook=more.get("webhook"),
             deadline=more.get("deadline"),
             traceparent=None,
+            by=more.get("by", "sam"),
         )
         return (await submit.submit(self._api(), submission)).workflow_id
 
@@ -269,6 +284,16 @@ class World:
                 return
             await asyncio.gather(*(worker.run(call) for call in calls))
         raise AssertionError("the workflow does not come to rest")
+
+    async def once(self, worker: Worker) -> None:
+        """Perform what is due now or with time, each once; what follows from it waits."""
+        await self.hurry()
+        await asyncio.gather(*(worker.run(call) for call in await self.due_calls()))
+
+    async def ripen(self, worker: Worker, kind: str) -> None:
+        """The time of every due of that kind comes, and the sweep finds it."""
+        await self.rows("UPDATE dues SET due_at = clock_timestamp(), ring_at = clock_timestamp() WHERE kind = %s", kind)
+        await self.sweep(worker)
 
     async def lose(self, worker: Worker, *, proof: bool = False) -> None:
         """The worker is gone: its lease is over and the sweep says so, or its parent waited for it (`proof`)."""
@@ -343,6 +368,17 @@ def one(effect: str, *, key: str | None = None, **more: Any) -> dict[str, Any]:
     if key is not None:
         step["idempotency_key"] = key
     return {"name": "one", "tools": {"do": tool(effect, **more)}, "steps": {"s": step}}
+
+
+def probed(
+    effect: str = "checkable", *, step: dict[str, Any] | None = None, probe: dict[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
+    """One call of a tool that another one, `look`, can be asked about."""
+    asks = {"tool": "look", "with": {"n": "${{ arguments.n }}"}, "found": "output.found", **(probe or {})}
+    definition = one(effect, probe=asks, **more)
+    definition["tools"]["look"] = tool("read_only")
+    definition["steps"]["s"] |= step or {}
+    return definition
 
 
 async def settle(world: World, workflow_id: UUID, outcome: str, **more: Any) -> None:

@@ -20,6 +20,8 @@ COMMITS = {
 }
 
 CLOCKS = {
+    "app/cli/deciding.py": 'turns a person\'s "2h ago" into an instant; what it means is shown by --dry-run',
+    "app/cli/doctor.py": "compares this machine's clock with the database's, and decides nothing by it",
     "app/embedded/wire.py": "the demo servers are the world outside; their ledgers carry the world's time",
 }
 """Files that may ask this machine for the time of day, each with its reason."""
@@ -56,7 +58,7 @@ ASSIGNED = {
 WORKING_COPIES = {
     "app/domain/aggregate.py": "rows loaded under the lock, for one decision to work on",
     "app/domain/definition": "what is gathered while one document is checked, in one pass",
-    "app/domain/facts.py::Reads": "collected fact by fact",
+    "app/domain/reads.py::Reads": "collected fact by fact",
     "app/domain/transition.py::Transition": "built by the draft, then only read",
 }
 """Dataclasses of the domain that are not frozen, as folder, path or path::class, each with its reason."""

@@ -112,7 +112,24 @@ def sends_then_stalls(data: bytes) -> Behaviour:
     return behave
 
 
+def sends_too_late(data: bytes) -> Behaviour:
+    """A whole answer, once the client has given up waiting for it."""
+
+    async def behave(connection: Connection) -> None:
+        await connection.request()
+        await connection.until_client_leaves()
+        await connection.send(data)
+
+    return behave
+
+
 async def resets_at_once(connection: Connection) -> None:
+    connection.reset()
+
+
+async def resets_within_the_request(connection: Connection) -> None:
+    """After its first byte: the client may have written all of it, or be about to."""
+    await connection.reader.readexactly(1)
     connection.reset()
 
 

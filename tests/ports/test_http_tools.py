@@ -26,10 +26,7 @@ from tests.ports.misbehaving_server import (
     Connection,
     answers,
     free_port,
-    resets_at_once,
     response,
-    sends_then_closes,
-    sends_then_resets,
     sends_then_stalls,
     serving,
 )
@@ -37,10 +34,8 @@ from tests.ports.tool_calls import call, http
 
 LOOPBACK = OutboundPolicy.parse("127.0.0.0/8")
 LIMIT = 100_000
-READ_ONLY, IDEMPOTENT, KEYED = EffectClass.READ_ONLY, EffectClass.IDEMPOTENT, EffectClass.KEYED
-CHECKABLE, AT_MOST_ONCE = EffectClass.CHECKABLE, EffectClass.AT_MOST_ONCE
-SUCCEEDED, FAILED = AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED
-NOT_SENT, UNKNOWN = AttemptOutcome.NOT_SENT, AttemptOutcome.UNKNOWN
+IDEMPOTENT, KEYED, AT_MOST_ONCE = EffectClass.IDEMPOTENT, EffectClass.KEYED, EffectClass.AT_MOST_ONCE
+SUCCEEDED, NOT_SENT = AttemptOutcome.SUCCEEDED, AttemptOutcome.NOT_SENT
 
 HALF_BODY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
 
@@ -61,65 +56,11 @@ async def sent_to(
             await port.aclose()
 
 
-# --- certainty -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "effect", "certainty", "kind"),
-    [
-        (resets_at_once, IDEMPOTENT, UNKNOWN, FailureKind.NETWORK),
-        (sends_then_resets(b""), AT_MOST_ONCE, UNKNOWN, FailureKind.NETWORK),
-        (sends_then_closes(b""), AT_MOST_ONCE, UNKNOWN, FailureKind.NETWORK),
-        (sends_then_closes(b"HTTP/1.1 20"), AT_MOST_ONCE, UNKNOWN, FailureKind.NETWORK),
-        (sends_then_resets(b"HTTP/1.1 200 OK\r\nContent-Le"), AT_MOST_ONCE, UNKNOWN, FailureKind.NETWORK),
-        (sends_then_closes(b"SSH-2.0-OpenSSH\r\n\r\n"), AT_MOST_ONCE, UNKNOWN, FailureKind.NETWORK),
-        (sends_then_closes(b"\x00\x01\x02\r\n\r\n"), AT_MOST_ONCE, UNKNOWN, FailureKind.NETWORK),
-        (sends_then_closes(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 40_000), IDEMPOTENT, UNKNOWN, FailureKind.NETWORK),
-        (sends_then_closes(HALF_BODY), READ_ONLY, UNKNOWN, FailureKind.NETWORK),
-        (sends_then_resets(HALF_BODY), KEYED, UNKNOWN, FailureKind.NETWORK),
-        (sends_then_closes(HALF_BODY), AT_MOST_ONCE, SUCCEEDED, None),
-        (sends_then_resets(HALF_BODY), CHECKABLE, SUCCEEDED, None),
-        (answers(response(200, b"{}")), AT_MOST_ONCE, SUCCEEDED, None),
-        (answers(response(204)), AT_MOST_ONCE, SUCCEEDED, None),
-        (answers(response(303, headers="Location: /x\r\n")), AT_MOST_ONCE, SUCCEEDED, None),
-        (answers(response(307, headers="Location: http://127.0.0.1:1/\r\n")), IDEMPOTENT, UNKNOWN, None),
-        (answers(response(400)), KEYED, FAILED, FailureKind.TOOL_ERROR),
-        (answers(response(401)), KEYED, FAILED, FailureKind.AUTH),
-        (answers(response(404)), AT_MOST_ONCE, FAILED, FailureKind.TOOL_ERROR),
-        (answers(response(408)), IDEMPOTENT, UNKNOWN, FailureKind.TIMEOUT),
-        (answers(response(409)), KEYED, UNKNOWN, FailureKind.SERVER_ERROR),
-        (answers(response(409)), AT_MOST_ONCE, FAILED, FailureKind.TOOL_ERROR),
-        (answers(response(425)), AT_MOST_ONCE, FAILED, FailureKind.RATE_LIMITED),
-        (answers(response(429)), KEYED, FAILED, FailureKind.RATE_LIMITED),
-        (answers(response(500)), IDEMPOTENT, UNKNOWN, FailureKind.SERVER_ERROR),
-        (answers(response(503)), AT_MOST_ONCE, UNKNOWN, FailureKind.SERVER_ERROR),
-        (answers(response(520)), AT_MOST_ONCE, UNKNOWN, FailureKind.SERVER_ERROR),
-        (sends_then_closes(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n"), IDEMPOTENT, UNKNOWN, None),
-        (sends_then_closes(b"HTTP/1.1 100 Continue\r\n\r\n"), IDEMPOTENT, UNKNOWN, FailureKind.NETWORK),
-    ],
-)
-async def test_tool_call_is_as_certain_as_what_the_server_did(
-    behaviour: Behaviour, effect: EffectClass, certainty: AttemptOutcome, kind: FailureKind | None
-) -> None:
-    outcome = await sent_to(behaviour, effect=effect)
-
-    assert outcome.certainty is certainty
-    assert outcome.sent_after is not None
-    if kind is not None:
-        assert outcome.failure is not None
-        assert outcome.failure.kind is kind
-
-
-@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\n", HALF_BODY], ids=["nothing", "half headers", "half body"])
-async def test_tool_call_is_unknown_when_the_server_stalls(data: bytes) -> None:
-    outcome = await sent_to(sends_then_stalls(data), effect=IDEMPOTENT, seconds=0.2)
-
-    assert outcome.certainty is UNKNOWN
-    assert outcome.failure is not None
+# --- certainty: what each point of an exchange comes to is in test_certainty_on_the_wire.py ------------------------
 
 
 async def test_effect_that_answered_200_is_done_even_when_its_body_never_ends() -> None:
-    outcome = await sent_to(sends_then_stalls(HALF_BODY), effect=AT_MOST_ONCE, seconds=0.2)
+    outcome = await sent_to(sends_then_stalls(HALF_BODY), effect=AT_MOST_ONCE, seconds=2)
 
     assert outcome.certainty is SUCCEEDED
     assert outcome.evidence is not None
@@ -317,6 +258,42 @@ async def test_secret_is_masked_although_the_cap_cuts_through_it() -> None:
     assert outcome.evidence is not None
     assert outcome.evidence.body[-5:] == b"***yy"
     assert outcome.evidence.truncated
+
+
+async def test_result_token_reaches_the_tool_and_nothing_else() -> None:
+    token = "rt_2f6c1b0a9d"
+
+    async def echoes(connection: Connection) -> None:
+        request = await connection.request()
+        basic = base64.b64encode(f"result:{token}".encode()).decode()
+        body = json.dumps({"echo": token, "basic": basic, "got": token in request.decode()}).encode()
+        await connection.send(response(202, body, headers=f"X-Request-Id: {token}\r\n", media_type=f"text/{token}"))
+
+    port = tools(calendar="s3cret-s3cret")
+    async with serving(echoes) as server:
+        declared = call(http(f"{server.url}/e"), on_202="wait", result_url="http://127.0.0.1/r", result_token=token)
+        outcome = await port.send(declared, seconds=5, may_send=lambda: True)
+        other = await port.send(call(http(f"{server.url}/e")), seconds=5, may_send=lambda: True)
+        await port.aclose()
+
+    assert outcome.evidence is not None
+    assert outcome.request_id == "***"
+    assert b'"got": true' in outcome.evidence.body
+    assert token not in repr(outcome)
+    assert base64.b64encode(token.encode()).decode()[4:12] not in repr(outcome)
+    assert other.evidence is not None
+    assert token.encode() in other.evidence.body  # it is a secret of the one request, not of the process
+
+
+async def test_result_token_is_masked_although_the_cap_cuts_through_it() -> None:
+    token = "rt_2f6c1b0a9d"
+    port = tools()
+    async with serving(answers(response(200, b"x" * (LIMIT - 5) + token.encode() + b"y" * 100))) as server:
+        outcome = await port.send(call(http(server.url), result_token=token), seconds=5, may_send=lambda: True)
+        await port.aclose()
+
+    assert outcome.evidence is not None
+    assert outcome.evidence.body[-5:] == b"***yy"
 
 
 async def test_missing_secret_is_named_and_nothing_is_sent() -> None:

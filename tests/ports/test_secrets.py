@@ -68,3 +68,20 @@ def test_bindings_remember_what_was_asked_for_in_vain() -> None:
     assert "calendar" in bindings
     assert "mail" not in bindings
     assert bindings.missing == ["mail"]
+
+
+def test_secret_of_one_request_is_masked_beside_the_others_and_given_to_no_template() -> None:
+    shared = Secrets({"calendar": SecretStr(SECRET)})
+
+    both = shared.and_of_request("rt_2f6c1b0a9d")
+
+    assert both.mask_text(f"{SECRET} rt_2f6c1b0a9d") == f"{MASK} {MASK}"
+    assert both.longest >= shared.longest
+    assert both.bindings() == {"calendar": SECRET}
+    assert shared.mask_text("rt_2f6c1b0a9d") == "rt_2f6c1b0a9d"
+
+
+def test_longer_secret_is_masked_whole_although_the_one_of_the_request_is_part_of_it() -> None:
+    both = Secrets({"calendar": SecretStr("secret-of-calendar")}).and_of_request("secret")
+
+    assert both.mask(b"x secret-of-calendar y") == f"x {MASK} y".encode()

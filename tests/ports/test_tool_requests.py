@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from app.domain.certainty import Observation
+from app.domain.plan import HttpTool
 from app.domain.states import EffectClass
 from app.ports.addresses import parse_target
 from app.ports.secrets import Secrets
@@ -202,15 +205,100 @@ def test_key_is_sent_verbatim_in_the_declared_argument() -> None:
     assert request.content == b'{"a":1,"request_id":"meeting:42"}'
 
 
-@pytest.mark.parametrize("key", ["a\nb", "é", " a"])
-def test_key_is_refused_when_a_header_could_not_carry_it_verbatim(key: str) -> None:
-    error = refused(http(BASE), effect=EffectClass.KEYED, key=key, key_header="Idempotency-Key")
+KEY = 'meeting:42/"ü" &#2'
+"""What a business key may be, on the wire with its generation: nothing of it is trimmed, cased or normalised."""
+TEMPLATED = "${{ arguments.request_id }}"
+
+
+def with_key_argument(declared: Any, arguments: dict[str, Any] | None = None) -> HttpRequest:
+    return rendered(declared, arguments, effect=EffectClass.KEYED, key=KEY, key_argument="request_id")
+
+
+def test_key_argument_is_in_the_query_when_the_method_has_no_body() -> None:
+    request = with_key_argument(http(f"{BASE}/e", method="DELETE"), {"a": 1})
+
+    assert parse_qs(urlsplit(request.url).query) == {"a": ["1"], "request_id": [KEY]}
+
+
+def test_key_argument_is_where_a_templated_body_puts_it() -> None:
+    declared = http(BASE, body={"meta": {"dedup": [TEMPLATED]}, "title": "${{ arguments.title }}"})
+
+    request = with_key_argument(declared, {"title": "T"})
+
+    assert json.loads(request.content or b"") == {"meta": {"dedup": [KEY]}, "title": "T"}
+
+
+def test_key_argument_is_where_a_templated_query_puts_it() -> None:
+    declared = http(BASE, method="DELETE", query={"dedup": TEMPLATED})
+
+    assert parse_qs(urlsplit(with_key_argument(declared, {"a": 1}).url).query) == {"dedup": [KEY]}
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_key_argument_is_one_segment_where_the_path_holds_it(mapped: bool) -> None:
+    url = f"{BASE}/e/{{request_id}}" if mapped else f"{BASE}/e/{TEMPLATED}"
+    declared = http(url, method="PUT", path={"request_id": TEMPLATED} if mapped else None, body={"a": 1})
+
+    request = with_key_argument(declared)
+
+    assert [unquote(segment) for segment in urlsplit(request.url).path.split("/")] == ["", "e", KEY]
+
+
+def test_key_argument_is_the_key_even_when_the_caller_wrote_another() -> None:
+    request = with_key_argument(http(BASE), {"request_id": "forged"})
+
+    assert json.loads(request.content or b"") == {"request_id": KEY}
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        http(BASE, body={"title": "fixed"}),
+        http(BASE, method="DELETE", query={"title": "fixed"}),
+        http(BASE, method="DELETE", body={"title": "fixed"}),
+        http(f"{BASE}/{{request_id}}", path={"request_id": "fixed"}),
+    ],
+    ids=["body", "query", "body instead of query", "path"],
+)
+def test_keyed_call_is_refused_when_its_mapping_leaves_the_key_out(declared: HttpTool) -> None:
+    error = refused(declared, {"a": 1}, effect=EffectClass.KEYED, key=KEY, key_argument="request_id")
 
     assert error.observation is Observation.REQUEST_INVALID
+    assert "`request_id`" in error.detail
 
 
-def test_keyed_call_is_refused_when_its_key_has_no_place() -> None:
-    assert refused(http(BASE), effect=EffectClass.KEYED, key="k").observation is Observation.REQUEST_INVALID
+def test_key_argument_may_be_left_out_of_the_mapping_when_a_header_carries_the_key() -> None:
+    request = rendered(
+        http(BASE, body={"title": "fixed"}),
+        effect=EffectClass.KEYED,
+        key="k",
+        key_header="X-Dedup",
+        key_argument="request_id",
+    )
+
+    assert header(request, b"x-dedup") == b"k"
+
+
+def test_key_argument_of_a_call_without_key_stays_the_caller_s() -> None:
+    request = rendered(http(BASE), {"request_id": "mine"}, effect=EffectClass.IDEMPOTENT, key_argument="request_id")
+
+    assert request.content == b'{"request_id":"mine"}'
+
+
+# --- where a result may come later ---------------------------------------------------------------------------------
+
+
+def test_request_says_where_its_result_may_be_posted_and_with_which_token() -> None:
+    request = rendered(http(BASE), result_url="https://surefoot.example.com/v1/calls/call_1/result", result_token="t0k")
+
+    assert header(request, b"surefoot-result-url") == b"https://surefoot.example.com/v1/calls/call_1/result"
+    assert header(request, b"surefoot-result-token") == b"t0k"
+
+
+def test_request_says_nothing_of_results_when_none_is_waited_for() -> None:
+    names = {name.lower() for name, _ in rendered(http(BASE)).headers}
+
+    assert not [name for name in names if name.startswith(b"surefoot-result")]
 
 
 # --- bodies --------------------------------------------------------------------------------------------------------

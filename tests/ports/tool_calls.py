@@ -50,6 +50,12 @@ def call(
     key: str | None = None,
     key_header: str | None = None,
     key_argument: str | None = None,
+    on_5xx: str = "unknown",
+    on_3xx: str = "unknown",
+    on_408: str = "unknown",
+    on_202: str = "succeeded",
+    result_url: str | None = None,
+    result_token: str | None = None,
 ) -> ToolRequest:
     if effect is EffectClass.KEYED and key is None:
         key, key_header = "key-1", "Idempotency-Key"
@@ -65,6 +71,10 @@ def call(
         timeout=timedelta(seconds=5),
         settle_time=timedelta(seconds=10),
         on_repeat="ask",
+        on_5xx=on_5xx,
+        on_3xx=on_3xx,
+        on_408=on_408,
+        on_202=on_202,
     )
     return ToolRequest(
         tool=tool,
@@ -72,4 +82,6 @@ def call(
         key=key,
         headers=HEADERS,
         fresh_connection=effect in (EffectClass.AT_MOST_ONCE, EffectClass.CHECKABLE),
+        result_url=result_url,
+        result_token=result_token,
     )

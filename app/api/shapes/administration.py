@@ -43,12 +43,13 @@ class Live(Shape):
 
 class Ready(Shape):
     status: Literal["ready", "degraded", "unavailable"]
-    database: Literal["ok", "unreachable", "not_migrated"]
+    database: Literal["ok", "restored", "unreachable", "not_migrated"]
+    """`restored`: effects wait for `surefoot recover`."""
     redis: Literal["ok", "away"]
     """`away` only slows things down: the sweep finds what is due."""
     detail: str
     attention: list[str]
-    """Weak durability of the database, one sentence each: ready all the same, and somebody should know."""
+    """A restored or weakly durable database, one sentence each: ready all the same, and somebody should know."""
 
 
 class Version(Shape):

@@ -87,6 +87,9 @@ class Call(Shape):
     key: str | None
     generation: int
     retry_of: str | None
+    target: str | None
+    """The call that a probe or compensation is about; of one that is attached, the call that owns its key."""
+    undo: Undo
     change: JSON
     recovery: list[Recovery]
     not_before: datetime | None
@@ -182,6 +185,8 @@ def _call_fields(row: Row, *, attempts: Sequence[Row]) -> dict[str, Any]:
         "key": row["key"],
         "generation": row["generation"],
         "retry_of": id_or_none("call", row["retry_of"]),
+        "target": id_or_none("call", row["target"]),
+        "undo": row["undo"],
         "change": row["change"],
         "recovery": [recovery_shape(record) for record in row["recovery"]],
         "not_before": row["not_before"],

@@ -11,7 +11,9 @@ from app.api.shapes.values import JSON
 
 
 class Span(BaseModel):
-    """One bar of the picture; what a kind does not have is null."""
+    """One bar of the picture; what a kind does not have is null. A call holds its attempts, and the probes and
+    compensations that are about it (their `role` says which). A recovery record with `source: ledger` is something that
+    was found out: a probe's or a person's verdict, another call's result taken, a duplicate prevented."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -28,6 +30,7 @@ class Span(BaseModel):
     effect: str | None
     key: str | None
     recovery: list[JSON]
+    role: Literal["probe", "compensation"] | None
     children: list[Span]
 
 

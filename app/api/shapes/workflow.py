@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from app.api.shapes.values import JSON, Shape, workflow_path
 from app.domain import amounts, ids
-from app.domain.states import CallState, HeldReason, WorkflowStatus
+from app.domain.states import CallState, HeldReason, Undo, WorkflowStatus
 from app.store.workflow_views import Row, Waits
 
 POLL_MS: Final = {
@@ -21,6 +21,9 @@ POLL_MS: Final = {
     WorkflowStatus.COMPENSATING: 1000,
 }
 """How soon another look is worth it: people answer in minutes, calls in parts of a second."""
+
+
+Kind = Literal["approval", "signal", "timer", "doubt", "held", "child", "probe", "result", "saga", "compensation"]
 
 
 class DefinitionRef(Shape):
@@ -38,7 +41,9 @@ class FailureShape(Shape):
 
 
 class WaitingOn(Shape):
-    kind: Literal["approval", "signal", "timer", "doubt", "held", "child"]
+    kind: Kind
+    """`probe`: the tool is asked whether it happened; `result`: it was accepted (202); `saga`: an operator decides
+    whether what was done is undone; `compensation`: an undo failed, an operator settles it."""
     reason: HeldReason | None
     """Why a call is held; null for the other kinds."""
     step: str | None
@@ -47,7 +52,9 @@ class WaitingOn(Shape):
     tool: str | None
     since: datetime | None
     until: datetime | None
+    """When it expires, is asked again, or is given up."""
     not_before: datetime | None
+    """Until then a request that left may still take effect."""
 
 
 class Progress(Shape):
@@ -69,7 +76,10 @@ class Cost(Shape):
 class EffectCounts(Shape):
     done: int
     unknown: int
+    """In doubt, or being probed: nobody knows yet whether they happened."""
     undone: int
+    abandoned: int
+    """Given up: nobody knows whether they happened, and nobody is asked any more."""
     duplicates_prevented: int
 
 
@@ -137,7 +147,7 @@ def workflow_item(row: Row, *, headline: str, waits: Waits, symptoms: Sequence[s
         compensation=row["compensation"],
         labels=row["labels"],
         attention=[*row["attention"], *symptoms],
-        waiting_on=waiting_on(waits),
+        waiting_on=waiting_on(row, waits),
         progress=Progress(done=row["steps_done"], total=row["steps_total"], unit="steps", eta_ms=None, eta_basis=None),
         cost=Cost(
             usd=amounts.usd(row["spent_microusd"]) or "",
@@ -147,8 +157,9 @@ def workflow_item(row: Row, *, headline: str, waits: Waits, symptoms: Sequence[s
         ),
         effects=EffectCounts(
             done=row["effects_done"],
-            unknown=row["doubts"],
+            unknown=row["doubts"] + sum(call["asking"] is not None for call in waits.pending),
             undone=row["effects_undone"],
+            abandoned=row["effects_abandoned"],
             duplicates_prevented=row["duplicates_prevented"],
         ),
         webhook=_webhook(row["webhook"]),
@@ -176,37 +187,68 @@ def failure_shape(failure: JSON) -> FailureShape | None:
     )
 
 
-def waiting_on(waits: Waits) -> list[WaitingOn]:
+def waiting_on(row: Row, waits: Waits) -> list[WaitingOn]:
+    """What needs a person first."""
+    saga = [_wait("saga", step=(row["failure"] or {}).get("step"), since=row["updated_at"])]
     return [
+        *(_approval_wait(approval) for approval in waits.approvals),
+        *(saga if row["saga"] == "held" and row["ended_at"] is None else []),
+        *(_parked_wait(call) for call in waits.calls),
         *(
-            WaitingOn(
-                kind="approval",
-                reason=None,
-                step=row["step"],
-                approval=ids.encode("apr", row["id"]),
-                effect=None if row["call_id"] is None else ids.encode("call", row["call_id"]),
-                tool=row["tool"],
-                since=row["created_at"],
-                until=row["expires_at"],
-                not_before=None,
-            )
-            for row in waits.approvals
-        ),
-        *(
-            WaitingOn(
-                kind="doubt" if row["state"] == CallState.IN_DOUBT else "held",
-                reason=row["held_reason"],
-                step=row["step"],
-                approval=None,
-                effect=ids.encode("call", row["id"]),
-                tool=row["tool"],
-                since=row["doubt_since"] or row["created_at"],
-                until=None,
-                not_before=row["not_before"],
-            )
-            for row in waits.calls
+            _call_wait("result" if call["asking"] is None else "probe", call, since=None, until=call["next_at"])
+            for call in waits.pending
         ),
     ]
+
+
+def _approval_wait(row: Row) -> WaitingOn:
+    return _wait(
+        "approval",
+        step=row["step"],
+        approval=ids.encode("apr", row["id"]),
+        effect=None if row["call_id"] is None else ids.encode("call", row["call_id"]),
+        tool=row["tool"],
+        since=row["created_at"],
+        until=row["expires_at"],
+    )
+
+
+def _parked_wait(call: Row) -> WaitingOn:
+    if call["undo"] == Undo.FAILED:
+        return _call_wait("compensation", call, since=call["undo_failed_at"] or call["ended_at"], until=None)
+    kind: Kind = "doubt" if call["state"] == CallState.IN_DOUBT else "held"
+    return _call_wait(kind, call, since=call["doubt_since"] or call["created_at"], until=None)
+
+
+def _call_wait(kind: Kind, call: Row, *, since: datetime | None, until: datetime | None) -> WaitingOn:
+    return _wait(
+        kind,
+        reason=call["held_reason"],
+        step=call["step"],
+        effect=ids.encode("call", call["id"]),
+        tool=call["tool"],
+        since=since or call["doubt_since"],
+        until=until,
+        not_before=call["not_before"],
+    )
+
+
+def _wait(
+    kind: Kind,
+    *,
+    step: str | None,
+    since: datetime | None,
+    until: datetime | None = None,
+    not_before: datetime | None = None,
+    reason: HeldReason | None = None,
+    approval: str | None = None,
+    effect: str | None = None,
+    tool: str | None = None,
+) -> WaitingOn:
+    return WaitingOn(
+        kind=kind, reason=reason, step=step, approval=approval, effect=effect, tool=tool, since=since, until=until,
+        not_before=not_before,
+    )  # fmt: skip
 
 
 def _webhook(webhook: JSON) -> WebhookShape | None:

@@ -16,9 +16,19 @@ _ABOUT_KEYS: Final = frozenset({"required", "additionalProperties", "minProperti
 """Keywords that look at the names in a map, which are never expressions."""
 
 
+_STEP_KEY: Final = "Remove it, and write idempotency_key: … on the step."
+
+
 def check_arguments(
-    value: JSON, schema: dict[str, Any] | None, *, key_argument: str | None, pointer: str, findings: Findings
+    value: JSON,
+    schema: dict[str, Any] | None,
+    *,
+    key_argument: str | None,
+    key_fix: str = _STEP_KEY,
+    pointer: str,
+    findings: Findings,
 ) -> None:
+    """`value`: the `with` at `pointer`. `schema`: the tool's, None if it takes anything."""
     if is_dynamic(value):
         return
     if not isinstance(value, dict):
@@ -30,7 +40,7 @@ def check_arguments(
             "misplaced_key",
             f"{pointer}/{escape(key_argument)}",
             f"`{key_argument}` carries the tool's key; it is filled in.",
-            "Remove it, and write idempotency_key: … on the step.",
+            key_fix,
         )
     if schema is None:
         return

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from app.domain.canonical import document_digest
-from app.domain.definition import agents, graph, limits, retrying, seen, steps, tools, vocabulary
+from app.domain.definition import agents, graph, limits, linking, retrying, seen, steps, tools, vocabulary
 from app.domain.definition.catalogue import Catalogue, Checked
 from app.domain.definition.findings import Findings, shown
 from app.domain.definition.kinds import Context
@@ -24,10 +24,12 @@ from app.domain.faults import Fault
 from app.domain.outcomes import JSON
 from app.domain.schemas import check_schema, escape, expand
 
-BODY_FORMAT: Final = 1
+BODY_FORMAT: Final = 2
 """The form of the plan body; a plan is stored for as long as its workflows."""
 MOST_LABELS: Final = 64
 LABEL_LENGTH: Final = 256
+COMPENSATE_ON: Final = ("failure", "cancel")
+ON_FAILURE: Final = ("compensate", "hold")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -51,7 +53,10 @@ def check(
 
 
 def check_declaration(name: str, declaration: JSON, *, catalogue: Catalogue) -> tuple[Fault, ...]:
-    """The faults of a tool's declaration by itself, for registering it; pointers are relative to the declaration."""
+    """The faults of a tool's declaration by itself, for registering it; pointers are relative to the declaration.
+
+    Tools that it names are looked up when a definition uses it: they may be registered later, or by the definition.
+    """
     shape = limits.shape_faults(declaration, size_limit=catalogue.definition_limit)
     if shape:
         return tuple(shape[:10])
@@ -93,7 +98,9 @@ class _Check:
             "tool_timeout_ms": round(self.catalogue.tool_timeout * 1000),
             "model_timeout_ms": round(self.catalogue.model_timeout * 1000),
             "recovery": retrying.defaults_body(),
-            "tools": {name: usable[name] for name in _used(judged, own, usable)},
+            "compensate_on": self._compensate_on(),
+            "on_failure": self.findings.choice(self.document, "on_failure", "", ON_FAILURE) or "compensate",
+            "tools": linking.carried_tools(judged.values(), own, usable, input_schema, self.findings),
             "steps": [{**step.body, "needs": sorted(needs[step.id])} for step in judged.values()],
             "output": output,
         }
@@ -124,6 +131,24 @@ class _Check:
                 self.findings.fault("out_of_range", where, f"At most {LABEL_LENGTH} characters.", "Shorten it.")
         return labels
 
+    def _compensate_on(self) -> list[str]:
+        """When effects are undone; an empty list: never."""
+        value = self.document.get("compensate_on")
+        if value is None:
+            return list(COMPENSATE_ON)
+        if not isinstance(value, list):
+            fix = "Write compensate_on: [failure, cancel], or [] for never."
+            self.findings.wrong_type("/compensate_on", "`compensate_on` is a list", value, fix)
+            return []
+        for index, word in enumerate(value):
+            if word not in COMPENSATE_ON:
+                like = vocabulary.nearest(word, COMPENSATE_ON) if isinstance(word, str) else None
+                hint = f" Did you mean `{like}`?" if like else ""
+                detail = f"{shown(word)} is not something after which effects are undone.{hint}"
+                fix = f"Write one of {', '.join(COMPENSATE_ON)}."
+                self.findings.fault("unknown_value", f"/compensate_on/{index}", detail, fix)
+        return [word for word in COMPENSATE_ON if word in value]
+
     def _input(self) -> dict[str, Any] | None:
         schema = self.document.get("input")
         if schema is None:
@@ -133,8 +158,8 @@ class _Check:
             self.findings.fault(fault.code, f"/input{fault.pointer}", fault.detail, fault.fix)
         return None if faults else expand(schema)
 
-    def _tools(self) -> tuple[dict[str, dict[str, Any]], set[str]]:
-        """Every usable tool, and the names of those declared here (they hide registered ones)."""
+    def _tools(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """Every usable tool, and the names of those declared here (they hide registered ones), in their order."""
         declared = self.document.get("tools")
         own: dict[str, dict[str, Any]] = {}
         if isinstance(declared, dict):
@@ -149,7 +174,7 @@ class _Check:
             for name, value in self.catalogue.tools.items()
             if name not in own and (tool := self._registered(name, value)) is not None
         }
-        return {**registered, **own}, set(own)
+        return {**registered, **own}, list(own)
 
     def _registered(self, name: str, declaration: JSON) -> dict[str, Any] | None:
         """A registered tool in the plan's form; None if this version cannot carry it out (then nobody can use it)."""
@@ -232,14 +257,3 @@ def _ids(written: JSON) -> frozenset[str]:
             name for item in named for name in ([item["id"]] if isinstance(item.get("id"), str) else list(item))
         )
     return frozenset()
-
-
-def _used(judged: Mapping[str, Judged], own: set[str], usable: Mapping[str, JSON]) -> list[str]:
-    """Tools a step or an agent may use. Registered tools that nobody mentions stay out: they would change digests."""
-    used = set(own)
-    for step in judged.values():
-        if isinstance(step.body.get("tool"), str):
-            used.add(step.body["tool"])
-        if step.body.get("agent"):
-            used.update(step.body["agent"]["tools"])
-    return sorted(name for name in used if name in usable)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from app.domain.canonical import document_digest
+from app.domain.canonical import digest, document_digest
 from app.domain.definition import retrying, seen
 from app.domain.definition.checking import BODY_FORMAT
 from app.domain.expressions import compile_expression
 from app.domain.outcomes import JSON
-from app.domain.plan import Agent, Approval, HttpTool, Plan, RetryPolicy, Step, Tool
+from app.domain.plan import Agent, Approval, Compensation, HttpTool, Plan, Probe, RetryPolicy, Step, Tool
 from app.domain.states import EffectClass, FailureKind, StepKind
 from app.domain.templates import Template, compile_template
 
@@ -22,7 +22,7 @@ _CONFIGURED = frozenset({"arguments", "secrets"})
 
 
 class UnknownPlanFormat(ValueError):
-    """The stored plan was written by a newer release: this worker must not touch its workflows."""
+    """The stored plan was written by another release: this worker must not touch its workflows."""
 
 
 def compile_plan(body: Mapping[str, JSON]) -> Plan:
@@ -56,6 +56,8 @@ def compile_plan(body: Mapping[str, JSON]) -> Plan:
         },
         output=_template(body["output"], seen.WORKFLOW_SEES),
         deadline=_duration(body["deadline_ms"]),
+        compensate_on=frozenset(body["compensate_on"]),
+        on_failure=body["on_failure"],
     )
 
 
@@ -70,11 +72,7 @@ def _step(
     kind = StepKind(step["kind"])
     names = seen.ITEM_SEES if step["for_each"] is not None else seen.WORKFLOW_SEES
     tool = tools[step["tool"]] if kind is StepKind.TOOL else None
-    call_timeout = _duration(body["tool_timeout_ms"])
-    if kind is StepKind.AGENT:
-        call_timeout = _duration(body["model_timeout_ms"])
-    elif tool is not None:
-        call_timeout = tool.timeout
+    own_undo = _compensation(step.get("compensate"))
     return Step(
         id=step["id"],
         kind=kind,
@@ -87,7 +85,7 @@ def _step(
         for_each=_template(step["for_each"], seen.WORKFLOW_SEES),
         max_parallel=step["max_parallel"],
         timeout=None if step["timeout_ms"] is None else _duration(step["timeout_ms"]),
-        call_timeout=call_timeout,
+        call_timeout=_call_timeout(kind, tool, body),
         retry=retry,
         on_error=step["on_error"],
         tool=tool,
@@ -98,7 +96,17 @@ def _step(
         output_schema=step.get("output_schema"),
         values=_template(step.get("values"), names),
         approval=_approval(step["approval"], names) if kind is StepKind.APPROVAL else None,
+        on_unknown_outcome=step.get("on_unknown_outcome"),
+        compensate=tool.compensate if tool is not None and own_undo is None else own_undo,
+        pivot=step["pivot"],
     )
+
+
+def _call_timeout(kind: StepKind, tool: Tool | None, body: Mapping[str, JSON]) -> timedelta:
+    """Of one attempt."""
+    if tool is not None:
+        return tool.timeout
+    return _duration(body["model_timeout_ms" if kind is StepKind.AGENT else "tool_timeout_ms"])
 
 
 def _tool(tool: dict[str, Any]) -> Tool:
@@ -124,7 +132,38 @@ def _tool(tool: dict[str, Any]) -> Tool:
         timeout=_duration(tool["timeout_ms"]),
         settle_time=_duration(tool["settle_ms"]),
         on_repeat=tool["on_repeat"],
+        digest=digest(tool),
+        probe=_probe(tool["probe"]),
+        on_5xx=tool["on_5xx"],
+        on_3xx=tool["on_3xx"],
+        on_408=tool["on_408"],
+        on_repeat_status={int(status): meaning for status, meaning in tool["on_repeat_status"].items()},
+        on_202=tool["on_202"],
+        result_within=_duration(tool["result_within_ms"]),
+        approve=tool["approve"],
+        approver=tool["approver"],
+        approval_expires=_duration(tool["approval_expires_ms"]),
+        trusted_output=tool["trusted_output"],
+        compensate=_compensation(tool["compensate"]),
     )
+
+
+def _probe(probe: dict[str, Any] | None) -> Probe | None:
+    if probe is None:
+        return None
+    return Probe(
+        tool=probe["tool"],
+        arguments=_required(probe["with"], seen.PROBE_SEES),
+        found=compile_expression(probe["found"], names=seen.FOUND_SEES),
+        result=_template(probe["result"], seen.FOUND_SEES),
+        deadline=_duration(probe["deadline_ms"]),
+    )
+
+
+def _compensation(undo: dict[str, Any] | None) -> Compensation | None:
+    if undo is None:
+        return None
+    return Compensation(tool=undo["tool"], arguments=_required(undo["with"], seen.UNDO_SEES))
 
 
 def _agent(agent: dict[str, Any]) -> Agent:
@@ -148,6 +187,7 @@ def _approval(approval: dict[str, Any], names: frozenset[str]) -> Approval:
         expires=None if approval["expires_ms"] is None else _duration(approval["expires_ms"]),
         on_expire=approval["on_expire"],
         on_reject=approval["on_reject"],
+        approver=approval["approver"],
     )
 
 

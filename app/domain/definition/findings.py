@@ -108,6 +108,14 @@ class Findings:
             return None
         return value
 
+    def flag(self, owner: Mapping[str, JSON], key: str, pointer: str) -> bool:
+        """True or false; what is absent, or neither, is false."""
+        value = owner.get(key)
+        if value is None or isinstance(value, bool):
+            return value is True
+        self.wrong_type(f"{pointer}/{escape(key)}", f"`{key}` is true or false", value, f"Write {key}: true")
+        return False
+
     def duration(self, owner: Mapping[str, JSON], key: str, pointer: str) -> int | None:
         """A duration in milliseconds."""
         value = owner.get(key)

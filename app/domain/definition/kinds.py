@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from app.domain.definition import agents, arguments, seen, vocabulary
+from app.domain.definition import agents, arguments, compensations, seen, vocabulary
 from app.domain.definition.catalogue import Catalogue
+from app.domain.definition.consent import APPROVER
 from app.domain.definition.findings import Findings, shown
 from app.domain.definition.seen import Reference
 from app.domain.outcomes import JSON
@@ -26,8 +27,15 @@ _BELONGS: Final = {
     "prompt": ("agent",),
     "output_schema": ("agent",),
     "retry": ("tool", "agent"),
+    "compensate": ("tool",),
+    "on_unknown_outcome": ("tool",),
 }
 """Keys that only some kinds have."""
+_AGENTS_SAY: Final = {
+    "compensate": "Write compensate on the tools that the agent may use: what it does is undone effect by effect.",
+    "on_unknown_outcome": "Remove it; the classes of the agent's tools decide.",
+}
+ON_UNKNOWN: Final = ("probe", "ask", "abandon")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,7 +72,8 @@ def check_kind(
     for key, owners in _BELONGS.items():
         if key in step and kind not in owners:
             detail = f"`{key}` belongs to {' and '.join(owners)} steps; this is {_article(kind)} step."
-            findings.fault("misplaced_key", f"{pointer}/{key}", detail, f"Remove `{key}`.")
+            fix = _AGENTS_SAY.get(key) if kind == "agent" else None
+            findings.fault("misplaced_key", f"{pointer}/{key}", detail, fix or f"Remove `{key}`.")
     if kind == "tool":
         return _tool(step, pointer, names, context)
     if kind == "agent":
@@ -124,7 +133,46 @@ def _tool(step: Mapping[str, JSON], pointer: str, names: frozenset[str], context
     if key is not None:
         references += seen.in_template(key, names, f"{pointer}/idempotency_key", findings)
         _key_fits(key, tool, f"{pointer}/idempotency_key", findings)
-    return Kind(kind="tool", body={"tool": name, "with": given, "key": key}, references=references)
+    undo, reads = _compensation(step, tool, f"{pointer}/compensate", context)
+    body = {
+        "tool": name,
+        "with": given,
+        "key": key,
+        "compensate": undo,
+        "on_unknown_outcome": _on_unknown(step, tool, pointer, findings),
+    }
+    return Kind(kind="tool", body=body, references=[*references, *reads])
+
+
+def _compensation(
+    step: Mapping[str, JSON], tool: dict[str, Any] | None, pointer: str, context: Context
+) -> tuple[dict[str, Any] | None, list[Reference]]:
+    """The step's own; it stands before the tool's."""
+    undo, reads = compensations.check_compensation(
+        step.get("compensate"),
+        pointer,
+        effect=None if tool is None else tool["effect"],
+        schema=None if tool is None else tool["input_schema"],
+        key_argument=None if tool is None else tool["key_argument"],
+        findings=context.findings,
+    )
+    if undo is not None:
+        compensations.check_undoing(undo, pointer, context.tools, context.findings)
+    return undo, reads
+
+
+def _on_unknown(step: Mapping[str, JSON], tool: dict[str, Any] | None, pointer: str, findings: Findings) -> str | None:
+    """It tightens what the effect class allows: nothing here can make a repeat of what must not be repeated."""
+    wish, where = findings.choice(step, "on_unknown_outcome", pointer, ON_UNKNOWN), f"{pointer}/on_unknown_outcome"
+    if wish is None or tool is None:
+        return wish
+    if tool["effect"] == EffectClass.READ_ONLY.value:
+        detail = f"`{tool['name']}` is read_only: an unknown outcome does no harm, it is asked again."
+        findings.fault("misplaced_key", where, detail, "Remove it.")
+    elif wish == "probe" and tool["probe"] is None:
+        detail = f"`{tool['name']}` has no probe."
+        findings.fault("misplaced_key", where, detail, "Declare a probe on the tool (effect: checkable or keyed).")
+    return wish
 
 
 def _key_fits(key: str, tool: dict[str, Any] | None, pointer: str, findings: Findings) -> None:
@@ -208,6 +256,7 @@ def _approval(step: Mapping[str, JSON], pointer: str, names: frozenset[str], fin
         "expires_ms": expires_ms,
         "on_expire": on_expire or "reject",
         "on_reject": findings.choice(asked, "on_reject", where, ("continue", "fail")) or "continue",
+        "approver": findings.choice(asked, "approver", where, APPROVER) or "anyone",
     }
     return Kind(kind="approval", body={"approval": body}, references=references, output=seen.APPROVAL_OUTPUT)
 

@@ -19,6 +19,11 @@ from app.domain.templates import is_dynamic, template_errors
 
 WORKFLOW_SEES: Final = frozenset({"input", "workflow", "steps"})
 ITEM_SEES: Final = WORKFLOW_SEES | {"item", "item_index"}
+UNDO_SEES: Final = frozenset({"arguments", "input", "output"})
+"""A compensation: of the call it undoes, and the workflow's input."""
+PROBE_SEES: Final = frozenset({"arguments", "input", "key"})
+"""What a probe asks: of the call it is about. Its `found` and `result` see what the probe's tool answered as well."""
+FOUND_SEES: Final = PROBE_SEES | {"output"}
 
 STEP_FIELDS: Final = ("output", "state", "error", "failures")
 
@@ -58,7 +63,7 @@ def in_template(value: JSON, names: frozenset[str], pointer: str, findings: Find
     """Compiles everything in a JSON value; mistakes are faults, what is read comes back."""
     places, errors = template_errors(value, names=names)
     for error in errors:
-        _accuse(error, f"{pointer}{error.pointer}", findings)
+        _accuse(error, f"{pointer}{error.pointer}", names, findings)
     return [
         Reference(pointer=f"{pointer}{place.pointer}", path=leaf.path)
         for place in places
@@ -73,17 +78,28 @@ def in_condition(value: JSON, pointer: str, findings: Findings) -> tuple[str | N
     if not isinstance(value, str):
         findings.wrong_type(pointer, "`if` is an expression", value, "Write if: steps.plan.output.found")
         return None, []
+    references = in_expression(value, WORKFLOW_SEES, pointer, findings)
+    return (None, []) if references is None else (value, references)
+
+
+def in_expression(value: str, names: frozenset[str], pointer: str, findings: Findings) -> list[Reference] | None:
+    """Bare CEL: what it reads, or None if it does not compile."""
     try:
-        expression: Expression = compile_expression(value, names=WORKFLOW_SEES)
+        expression: Expression = compile_expression(value, names=names)
     except ExpressionError as error:
-        _accuse(error, pointer, findings)
-        return None, []
-    return value, [Reference(pointer=pointer, path=leaf.path) for leaf in expression.paths]
+        _accuse(error, pointer, names, findings)
+        return None
+    return [Reference(pointer=pointer, path=leaf.path) for leaf in expression.paths]
 
 
-def _accuse(error: ExpressionError, pointer: str, findings: Findings) -> None:
+def _accuse(error: ExpressionError, pointer: str, names: frozenset[str], findings: Findings) -> None:
     place = "" if error.column is None else f" (column {error.column})"
-    findings.fault(error.code, pointer, f"{error.message}{place}", error.fix)
+    message, fix = error.message, error.fix
+    # The general advice (add for_each) would be wrong where no step is seen at all.
+    if "steps" not in names and message.startswith(("`item`", "`item_index`")):
+        message = f"{message.split(' is ')[0]} is not known here."
+        fix = f"Known are {', '.join(sorted(names))}; what an item gave the call is in arguments."
+    findings.fault(error.code, pointer, f"{message}{place}", fix)
 
 
 def check_fields(reference: Reference, schemas: Mapping[str, Mapping[str, JSON] | None], findings: Findings) -> None:

@@ -147,6 +147,7 @@ def judge(step: Written, context: Context) -> Judged:
             "timeout_ms": findings.duration(body, "timeout", pointer),
             "retry": retrying.check_retry(body.get("retry"), f"{pointer}/retry", findings),
             "on_error": findings.choice(body, "on_error", pointer, ("fail", "continue")) or "fail",
+            "pivot": findings.flag(body, "pivot", pointer),
             **kind.body,
         },
     )

@@ -2,7 +2,8 @@
 
 Promises: a declaration without an effect class is treated as the worst (`at_most_once`, GET and HEAD `read_only`)
 and says so in a warning; a keyed tool says how its key travels and how long the tool remembers it; the host of a URL
-is never chosen by arguments. No network, no DNS: addresses are judged at each send.
+is never chosen by arguments. No network, no DNS: addresses are judged at each send. Other tools that a declaration
+names (`probe`, `compensate`) are looked up in `linking.py`: they may be registered later than it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from app.domain.definition import seen, vocabulary
+from app.domain.definition import answering, compensations, consent, probes, seen, tool_words
 from app.domain.definition.catalogue import Catalogue
 from app.domain.definition.findings import Findings, shown
 from app.domain.definition.seen import Reference
@@ -42,7 +43,7 @@ def check_tool(name: str, value: JSON, pointer: str, *, findings: Findings, cata
     if not TOOL_NAME.fullmatch(name) or len(name) > NAME_LENGTH:
         fix = "Use letters, digits, _ and -, in parts separated by dots: calendar.create_event"
         findings.fault("bad_name", pointer, f"`{shown(name)}` is not a name for a tool.", fix)
-    tool = findings.keys(value, vocabulary.TOOL, pointer)
+    tool = findings.keys(value, tool_words.TOOL, pointer)
     schema = tool.get("input_schema")
     full = None
     if schema is not None:
@@ -50,21 +51,32 @@ def check_tool(name: str, value: JSON, pointer: str, *, findings: Findings, cata
     http = _http(tool, pointer, findings, full)
     timeout_ms = findings.duration(tool, "timeout", pointer) or round(catalogue.tool_timeout * 1000)
     settle_ms = findings.duration(tool, "settle_time", pointer) or round(timeout_ms * catalogue.settle_factor)
-    approve = tool.get("approve")
-    if approve not in (None, "never"):
-        fix = "Leave it out and put an approval step before the step that uses the tool."
-        findings.fault("unsupported", f"{pointer}/approve", "Only `approve: never` is carried out so far.", fix)
     effect = _effect(tool, http.get("method"), pointer, findings)
+    key = _key(tool, effect, http, pointer, findings)
+    compensate, _ = compensations.check_compensation(
+        tool.get("compensate"),
+        f"{pointer}/compensate",
+        effect=effect,
+        schema=full,
+        key_argument=key["key_argument"],
+        findings=findings,
+    )
     return {
         "name": name,
         "description": findings.text(tool, "description", pointer) or "",
         "input_schema": full,
         "http": http,
-        "effect": effect,
-        **_key(tool, effect, http, pointer, findings),
+        "effect": effect or EffectClass.AT_MOST_ONCE.value,
+        **key,
         "timeout_ms": timeout_ms,
         "settle_ms": settle_ms,
         "on_repeat": findings.choice(tool, "on_repeat", pointer, ON_REPEAT) or "ask",
+        "probe": probes.check_probe(
+            tool, effect=effect, schema=full, key_argument=key["key_argument"], pointer=pointer, findings=findings
+        ),
+        "compensate": compensate,
+        **answering.check_answers(tool, effect=effect, pointer=pointer, findings=findings),
+        **consent.check_consent(tool, pointer=pointer, findings=findings),
     }
 
 
@@ -75,8 +87,8 @@ def _schema(schema: JSON, pointer: str, findings: Findings) -> dict[str, Any] | 
     return None if faults else expand(schema)
 
 
-def _effect(tool: dict[str, Any], method: str | None, pointer: str, findings: Findings) -> str:
-    where = f"{pointer}/effect"
+def _effect(tool: dict[str, Any], method: str | None, pointer: str, findings: Findings) -> str | None:
+    """None if a word stands there that means nothing: then nothing is said of keys that hang on the class."""
     if tool.get("effect") is None:
         if method in SAFE_METHODS:
             return EffectClass.READ_ONLY.value
@@ -84,26 +96,21 @@ def _effect(tool: dict[str, Any], method: str | None, pointer: str, findings: Fi
             "effect_undeclared",
             pointer,
             "It declares no effect; it is treated as at_most_once: never repeated after an unknown outcome.",
-            "Declare effect: read_only, idempotent, keyed or at_most_once.",
+            "Declare effect: read_only, idempotent, keyed, checkable or at_most_once.",
         )
         return EffectClass.AT_MOST_ONCE.value
-    if tool["effect"] == EffectClass.CHECKABLE.value:
-        fix = "Use keyed if the tool knows idempotency keys, else at_most_once."
-        findings.fault("unsupported", where, "`checkable` is not carried out by this version.", fix)
-        return EffectClass.AT_MOST_ONCE.value
-    allowed = [effect.value for effect in EffectClass if effect is not EffectClass.CHECKABLE]
-    return findings.choice(tool, "effect", pointer, allowed) or EffectClass.AT_MOST_ONCE.value
+    return findings.choice(tool, "effect", pointer, [effect.value for effect in EffectClass])
 
 
 def _key(
-    tool: dict[str, Any], effect: str, http: dict[str, Any], pointer: str, findings: Findings
-) -> dict[str, str | int | None]:
+    tool: dict[str, Any], effect: str | None, http: dict[str, Any], pointer: str, findings: Findings
+) -> dict[str, Any]:
     header = findings.text(tool, "key_header", pointer)
     argument = findings.text(tool, "key_argument", pointer)
     ttl = findings.duration(tool, "key_ttl", pointer)
     if effect != EffectClass.KEYED.value:
         for key in ("key_header", "key_argument", "key_ttl"):
-            if tool.get(key) is not None:
+            if effect is not None and tool.get(key) is not None:
                 detail = f"`{key}` belongs to keyed tools; this one is {effect}."
                 findings.fault("misplaced_key", f"{pointer}/{key}", detail, "Write effect: keyed, or leave it out.")
         return {"key_header": None, "key_argument": None, "key_ttl_ms": None}
@@ -136,7 +143,7 @@ def _http(tool: dict[str, Any], pointer: str, findings: Findings, schema: dict[s
             fix = "Add http: {method: POST, url: https://…}"
             findings.fault("missing_key", pointer, "A tool says where it is.", fix)
         return {}
-    http = findings.keys(tool["http"], vocabulary.HTTP, where)
+    http = findings.keys(tool["http"], tool_words.HTTP, where)
     references: list[Reference] = []
     method = http.get("method")
     if method is None:

@@ -1,7 +1,8 @@
 """The words of the format: which keys each place knows, which come later, and what people type instead.
 
 Promises: a key is `known`, `later` (of the format, not built yet: fault `unsupported`) or unknown; for an unknown one
-there is an answer, from the table of words people bring along or by likeness. Holds words only; checks nothing.
+there is an answer, from the table of words people bring along or by likeness. Holds words only; checks nothing. The
+words of tools are in `tool_words.py`.
 """
 
 from __future__ import annotations
@@ -26,16 +27,24 @@ class Place:
 
 
 _LATER_BUDGET: Final = "Leave it out; agents are bounded by max_turns and max_tokens."
-_LATER_COMPENSATE: Final = "Leave it out; a failed workflow says which effects were done, and they stay done."
 
 DEFINITION: Final = Place(
     name="a definition",
-    known=("name", "description", "labels", "input", "agents", "tools", "output", "steps"),
+    known=(
+        "name",
+        "description",
+        "labels",
+        "input",
+        "agents",
+        "tools",
+        "compensate_on",
+        "on_failure",
+        "output",
+        "steps",
+    ),
     later={
         "budget": _LATER_BUDGET,
         "defaults": "Write the setting at each step, or once under agents.",
-        "compensate_on": _LATER_COMPENSATE,
-        "on_failure": _LATER_COMPENSATE,
     },
     typed={
         "jobs": "steps",
@@ -52,6 +61,8 @@ DEFINITION: Final = Place(
         "agent": "agents",
         "tool": "tools",
         "functions": "tools",
+        "rollback_on": "compensate_on",
+        "on_error": "on_failure",
     },
 )
 
@@ -67,6 +78,9 @@ STEP: Final = Place(
         "prompt",
         "output_schema",
         "idempotency_key",
+        "compensate",
+        "on_unknown_outcome",
+        "pivot",
         "title",
         "needs",
         "if",
@@ -81,12 +95,9 @@ STEP: Final = Place(
         "workflow": "Submit the other workflow from a tool, or write its steps here.",
         "steps": "Write the group's steps beside the others, with needs and for_each on each.",
         "output": "Groups are not built yet; a step's output is what its tool, model or person gave.",
-        "compensate": _LATER_COMPENSATE,
         "repeat": "Let an agent loop over its tools, or a tool repeat.",
         "allow_failures": "Use on_error: continue on the step.",
         "budget": _LATER_BUDGET,
-        "pivot": _LATER_COMPENSATE,
-        "on_unknown_outcome": "Leave it out; the tool's effect class decides, and a person settles what it cannot.",
     },
     typed={
         "depends_on": "needs",
@@ -122,6 +133,8 @@ STEP: Final = Place(
         "delay": "wait",
         "undo": "compensate",
         "rollback": "compensate",
+        "compensation": "compensate",
+        "point_of_no_return": "pivot",
         "human": "approval",
         "manual": "approval",
         "approve": "approval",
@@ -135,6 +148,7 @@ STEP: Final = Place(
         "key": "idempotency_key",
         "dedup_key": "idempotency_key",
         "continue_on_error": "on_error",
+        "on_failure": "on_error",
         "vars": "set",
         "values": "set",
         "model": "agent.model",
@@ -158,68 +172,9 @@ AGENT: Final = Place(
     },
 )
 
-TOOL: Final = Place(
-    name="a tool",
-    known=(
-        "description",
-        "input_schema",
-        "http",
-        "effect",
-        "key_header",
-        "key_argument",
-        "key_ttl",
-        "timeout",
-        "settle_time",
-        "on_repeat",
-        "approve",
-    ),
-    later={
-        "mcp": "Put an HTTP endpoint in front of the server and declare it with http.",
-        "python": "Serve the function over HTTP and declare it with http.",
-        "probe": "Leave it out; a person settles what is unknown (GET /v1/effects?state=in_doubt).",
-        "on_5xx": "Leave it out; a 5xx is an unknown outcome.",
-        "on_408": "Leave it out; a 408 is an unknown outcome.",
-        "on_3xx": "Leave it out; a 3xx other than 303 is an unknown outcome.",
-        "on_repeat_status": "Leave it out; a person settles a status that contradicts an earlier attempt.",
-        "trust_annotations": "It belongs to mcp, which is not built yet.",
-        "include": "It belongs to mcp, which is not built yet.",
-        "compensate": _LATER_COMPENSATE,
-    },
-    typed={
-        "parameters": "input_schema",
-        "schema": "input_schema",
-        "arguments": "input_schema",
-        "inputSchema": "input_schema",
-        "url": "http.url",
-        "method": "http.method",
-        "headers": "http.headers",
-        "idempotency_key": "key_header",
-        "idempotency_header": "key_header",
-        "ttl": "key_ttl",
-        "effects": "effect",
-        "side_effects": "effect",
-        "idempotent": "effect",
-        "read_only": "effect",
-    },
-)
-
-HTTP: Final = Place(
-    name="http",
-    known=("method", "url", "headers", "path", "query", "body"),
-    typed={
-        "verb": "method",
-        "uri": "url",
-        "endpoint": "url",
-        "header": "headers",
-        "params": "query",
-        "json": "body",
-        "data": "body",
-    },
-)
-
 APPROVAL: Final = Place(
     name="an approval",
-    known=("title", "show", "allow", "expires", "on_expire", "on_reject"),
+    known=("title", "show", "allow", "approver", "expires", "on_expire", "on_reject"),
     later={
         "editable": "Leave it out; a decision is approve or reject.",
         "assign": "Leave it out; anyone with a key that may decide can decide.",
@@ -257,8 +212,6 @@ BACKOFF: Final = Place(
     known=("first", "factor", "max"),
     typed={"initial": "first", "multiplier": "factor", "cap": "max", "max_delay": "max", "limit": "max"},
 )
-
-PLACES: Final = (DEFINITION, STEP, AGENT, TOOL, HTTP, APPROVAL, POLICY, BACKOFF)
 
 
 def meant(word: str, place: Place) -> str | None:

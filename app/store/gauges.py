@@ -1,0 +1,72 @@
+"""The numbers an operator watches: what is open, what is due, who works. Of the whole database, of no tenant.
+
+Asks the narrow tables and the workflows that have not ended; `app/api/metrics.py` keeps the answer for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gauges:
+    workflows: Mapping[str, int]
+    """Status → how many; none that has ended."""
+    doubts: int
+    oldest_doubt: float
+    """Seconds; 0 without a doubt."""
+    undos_failed: int
+    dues: Mapping[str, int]
+    """Kind → how many."""
+    backlog: int
+    """Calls that are due now."""
+    oldest_due: float
+    """Seconds for which the oldest of them has been due; 0 without one."""
+    workers: int
+    """Alive."""
+    database_time: float
+    """Unix time by the database's clock."""
+
+
+_WORKFLOWS: Final = """
+SELECT status, count(*) AS workflows, sum(doubts) AS doubts, sum(undos_failed) AS undos_failed
+FROM workflows WHERE ended_at IS NULL GROUP BY status"""
+
+_OLDEST_DOUBT: Final = """
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(c.doubt_since)), 0)::float8 AS seconds
+FROM workflows w JOIN calls c ON c.workflow_id = w.id AND c.state = 'in_doubt'
+WHERE w.ended_at IS NULL AND w.doubts > 0"""
+
+_DUES: Final = """
+SELECT kind, count(*) AS dues,
+  count(*) FILTER (WHERE kind = 'call' AND due_at <= clock_timestamp()) AS ripe,
+  greatest(extract(epoch FROM clock_timestamp() - min(due_at) FILTER (WHERE kind = 'call')), 0)::float8 AS oldest
+FROM dues GROUP BY kind"""
+
+_WORKERS: Final = """
+SELECT count(*) FILTER (WHERE lost_at IS NULL AND stopped_at IS NULL AND lease_until > clock_timestamp()) AS alive,
+  extract(epoch FROM clock_timestamp())::float8 AS now
+FROM workers"""
+
+
+async def read(connection: AsyncConnection) -> Gauges:
+    by_status = (await connection.execute(text(_WORKFLOWS))).all()
+    oldest_doubt = (await connection.execute(text(_OLDEST_DOUBT))).scalar_one()
+    by_kind = (await connection.execute(text(_DUES))).all()
+    workers = (await connection.execute(text(_WORKERS))).one()
+    return Gauges(
+        workflows={row.status: row.workflows for row in by_status},
+        doubts=sum(int(row.doubts) for row in by_status),
+        oldest_doubt=oldest_doubt,
+        undos_failed=sum(int(row.undos_failed) for row in by_status),
+        dues={row.kind: row.dues for row in by_kind},
+        backlog=sum(row.ripe for row in by_kind),
+        oldest_due=max((row.oldest for row in by_kind if row.oldest is not None), default=0.0),
+        workers=workers.alive,
+        database_time=workers.now,
+    )
