@@ -110,6 +110,8 @@ _AT_WORK: Final = """
 SELECT count(*) FROM attempts a JOIN workers w ON w.id = a.worker
 WHERE w.name = %(worker)s AND a.outcome IS NULL AND a.lost_at IS NULL AND w.lost_at IS NULL"""
 
+_OPEN: Final = "SELECT count(*) FROM workflows WHERE ended_at IS NULL"
+
 _AGAIN: Final = """
 SELECT extract(epoch FROM min(b.intended_at) - %(at)s)::float8
 FROM attempts a JOIN workers w ON w.id = a.worker
@@ -160,6 +162,8 @@ def kills(up: Up, count: int) -> list[float]:
             lambda w=worker, at=at: (got := up.rows(_AGAIN, worker=w, at=at)) and all(s is not None for (s,) in got),
         )
         found += [seconds for (seconds,) in up.rows(_AGAIN, worker=worker, at=at)]
+        # Or a call that loses five workers in a row is held as poisoned, as it should be.
+        _await("every read has ended", lambda: up.rows(_OPEN)[0][0] == 0)
         time.sleep(max(0.0, BETWEEN / len(names) - (time.monotonic() - began)))
     up.tools.delete("/behave")
     return found

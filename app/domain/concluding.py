@@ -83,13 +83,14 @@ def fail(draft: Draft, call: Call, failure: Failure) -> None:
 def cancel(draft: Draft, call: Call, failure: Failure) -> None:
     """Nothing happened and nobody needs it any more."""
     call.failure = {**failure.to_json()}
+    before = call.state
     draft.move_call(call, CallState.CANCELLED)
     draft.transition.keys_released.append(call.id)
     close_records(call, "cancelled")
     draft.event(
         "effect.call.changed",
         call=call,
-        moved=(CallState.INTENDED, CallState.CANCELLED),
+        moved=(before, CallState.CANCELLED),
         data={"reason": "not needed any more"},
     )
     ending.call_gone(draft, draft.step(call.step))

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from app.domain.aggregate import Attempt, Call
 from app.domain.bindings import instant
 from app.domain.outcomes import Failure
-from app.domain.states import CallState, FailureKind
+from app.domain.states import ACCEPTED, CallState, FailureKind
 from app.domain.transition import Draft
 
 
@@ -25,10 +25,19 @@ def silent_at(draft: Draft, attempt: Attempt) -> datetime:
 
 def quarantine_of(draft: Draft, call: Call, *, since: datetime) -> datetime:
     """Until when a request of the call may still take effect. `since` is when its last sender was silent; an earlier
-    one, whose call was repeated before it was, may be sending yet; one that heard a 202 has sent."""
-    sending = [a for a in call.uncertain if a.outcome is None and a.status_code is None]
-    silent = [silent_at(draft, attempt) for attempt in sending]
+    one, whose call was repeated before it was, may be sending yet; what a tool accepted (202) it may act on for as long
+    as its result may take."""
+    open_ = [a for a in call.uncertain if a.outcome is None]
+    silent = [quiet_at(draft, call, a) for a in open_ if a.status_code != ACCEPTED or a.id != call.attempt_id]
     return max([since, *silent]) + timedelta(milliseconds=call.settle_ms)
+
+
+def quiet_at(draft: Draft, call: Call, attempt: Attempt) -> datetime:
+    """When nothing of an attempt is sent any more; of one that was accepted while its call was repeated, when the tool
+    has had as long as its result may take. (How long the latest one is waited for is decided when it is accepted.)"""
+    if attempt.status_code != ACCEPTED or attempt.id == call.attempt_id or call.tool is None:
+        return silent_at(draft, attempt)
+    return (attempt.received_at or attempt.intended_at) + draft.plan.tools[call.tool].result_within
 
 
 def doubt(draft: Draft, call: Call, *, since: datetime, reason: str) -> None:

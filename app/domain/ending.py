@@ -343,11 +343,14 @@ def time_out(draft: Draft, fact: StepTimedOut) -> None:
 
 
 def _time_out_item(draft: Draft, parent: StepRow, item: StepRow) -> None:
+    if item.state not in (StepState.RUNNING, StepState.WAITING):
+        return  # nothing of it is under way: if the step is reopened, it begins with all its time
     item.counters = {**item.counters, "timed_out": 1}
     draft.touch(item)
-    if not StepState(item.state).final and not _open_calls(draft, item.path) and item.state != StepState.PENDING:
+    if not _open_calls(draft, item.path):
+        before = item.state
         draft.move_step(item, StepState.CANCELLED)
-        draft.event("agent.step.cancelled", step=item.path, moved=(StepState.RUNNING, StepState.CANCELLED))
+        draft.event("agent.step.cancelled", step=item.path, moved=(before, StepState.CANCELLED))
         parent.items_open = (parent.items_open or 0) - 1
         draft.touch(parent)
 

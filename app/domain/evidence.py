@@ -28,11 +28,7 @@ def arrived(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> Non
         attempt.sent_at = attempt.intended_at + timedelta(seconds=outcome.sent_after)
     if outcome.received_after is not None:
         attempt.received_at = attempt.intended_at + timedelta(seconds=outcome.received_after)
-    if outcome.evidence is not None:
-        attempt.evidence = canonical.sha256_hex(outcome.evidence.body)
-        attempt.media_type = outcome.evidence.media_type
-        attempt.truncated = outcome.evidence.truncated
-        draft.transition.evidence.append(outcome.evidence)
+    reported(draft, attempt, outcome)
     if outcome.usage is not None:
         attempt.usage = outcome.usage.to_json()
         attempt.cost_microusd = outcome.usage.cost_microusd
@@ -43,6 +39,16 @@ def arrived(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> Non
             draft.workflow.recovery_microusd += outcome.usage.cost_microusd or 0
     draft.touch_attempt(attempt)
     draft.touch_call(call)
+
+
+def reported(draft: Draft, attempt: Attempt, outcome: Outcome) -> None:
+    """The bytes alone."""
+    if outcome.evidence is not None:
+        attempt.evidence = canonical.sha256_hex(outcome.evidence.body)
+        attempt.media_type = outcome.evidence.media_type
+        attempt.truncated = outcome.evidence.truncated
+        draft.transition.evidence.append(outcome.evidence)
+    draft.touch_attempt(attempt)
 
 
 def _attempt_event(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> None:

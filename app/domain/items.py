@@ -47,13 +47,19 @@ def begin_items(draft: Draft, row: StepRow, step: Step, seen: Mapping[str, JSON]
 
 def next_item(draft: Draft, fact: ItemEnded) -> None:
     row = draft.step(fact.step)
-    if row.state == StepState.RUNNING and not WorkflowStatus(draft.workflow.status).ending:
+    if _goes_on(draft, row):
         fill_items(draft, row)
+
+
+def _goes_on(draft: Draft, row: StepRow) -> bool:
+    """Whether items of it may still begin. Its time may have run out between an item's end and this look."""
+    ending = WorkflowStatus(draft.workflow.status).ending
+    return row.state == StepState.RUNNING and not ending and not row.counters.get("timed_out")
 
 
 def want_items(draft: Draft, fact: ItemsWanted) -> None:
     row = draft.step(fact.step)
-    if row.state != StepState.RUNNING or WorkflowStatus(draft.workflow.status).ending:
+    if not _goes_on(draft, row):
         return
     if fact.window and isinstance(row.input, dict):
         _insert_window(draft, row, draft.plan.steps[fact.step], row.input["items"])

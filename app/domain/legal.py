@@ -89,10 +89,11 @@ TABLE: Final[Mapping[str, Mapping[str, Mapping[str, tuple[str, ...]]]]] = {
     },
     "call": {
         "held": {
-            "ApprovalDecided": ("due", "held", "failed", "cancelled"),
-            "ApprovalExpired": ("failed",),
+            "ApprovalDecided": ("due", "held", "failed", "cancelled", "abandoned"),
+            "ApprovalExpired": ("failed", "abandoned"),
             "CallSettled": _SETTLED,
             "ToolsAsked": ("succeeded",),
+            "StepReopened": ("succeeded",),
             "KeyAnswered": ("due", "held", "succeeded", "failed"),
             "OwnerLooked": ("succeeded", "failed"),
             "SwitchReleased": ("due", "held"),

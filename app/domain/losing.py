@@ -5,11 +5,20 @@ A lapsed lease makes nothing claimable: only this decides.
 
 from __future__ import annotations
 
-from app.domain import concluding, doubting, parking, recovery, settling
+from app.domain import concluding, doubting, parking, recovery, repeating
 from app.domain.aggregate import Attempt, Call
 from app.domain.facts import KeyExpired, WorkerLost
 from app.domain.outcomes import Failure
-from app.domain.states import EARLY_CLASSES, CallKind, CallState, DueKind, EffectClass, FailureKind, HeldReason
+from app.domain.states import (
+    ACCEPTED,
+    EARLY_CLASSES,
+    CallKind,
+    CallState,
+    DueKind,
+    EffectClass,
+    FailureKind,
+    HeldReason,
+)
 from app.domain.transition import Draft, Due
 
 
@@ -20,7 +29,7 @@ def lose(draft: Draft, fact: WorkerLost) -> None:
     attempt = call.attempt(fact.attempt_id)
     if attempt is None or attempt.outcome is not None or attempt.lost_at is not None:
         return
-    if attempt.status_code == settling.ACCEPTED:
+    if attempt.status_code == ACCEPTED:
         return  # its worker has told all it knows; the tool's result is waited for
     if call.attempt_id != attempt.id or call.state != CallState.INTENDED:
         attempt.lost_at = draft.now
@@ -48,8 +57,8 @@ def lose(draft: Draft, fact: WorkerLost) -> None:
     draft.event(
         "agent.worker.lost", call=call, attempt=attempt.id, data={"worker": str(attempt.worker), "attempt": attempt.n}
     )
-    if not settling.repeatable(draft, call) or parking.must_park(draft, call):
-        settling.park(
+    if not repeating.repeatable(draft, call) or parking.must_park(draft, call):
+        repeating.park(
             draft,
             call,
             since=max(silent_at, attempt.intended_at),
@@ -100,7 +109,7 @@ def _repeat_after_loss(draft: Draft, call: Call, attempt: Attempt) -> None:
         "agent.step.retried",
         call=call,
         attempt=attempt.id,
-        moved=(CallState.INTENDED, CallState.DUE),
+        moved=(CallState.INTENDED, call.state),
         data={"kind": FailureKind.WORKER_LOST, "rule": record["rule"], "change": None, "delay_ms": 0},
     )
 
@@ -123,7 +132,7 @@ def expire_key(draft: Draft, fact: KeyExpired) -> None:
     if call.state != CallState.DUE:
         return
     if call.uncertain or call.lost_past:
-        settling.park(
+        repeating.park(
             draft,
             call,
             since=draft.now,

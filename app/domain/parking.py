@@ -55,13 +55,13 @@ def probe_of(draft: Draft, call: Call) -> Probe | None:
     return None if tool is None else tool.probe
 
 
-def abandon(draft: Draft, call: Call, *, reason: str) -> None:
-    """Given up without asking anybody: declared so. It is listed, and never compensated silently."""
+def abandon(draft: Draft, call: Call, *, reason: str, by: str = "on_unknown_outcome: abandon") -> None:
+    """Given up without asking anybody: declared so, or not wanted. It is listed, and never compensated silently."""
     before = call.state
     call.resolved = {
         "outcome": "abandon",
         "note": reason,
-        "by": "on_unknown_outcome: abandon",
+        "by": by,
         "at": instant(draft.now),
         "attempts": call.attempts,
         "vouched": call.vouched,
@@ -73,7 +73,7 @@ def abandon(draft: Draft, call: Call, *, reason: str) -> None:
         call=call,
         attempt=call.attempt_id,
         moved=(before, CallState.ABANDONED),
-        data={"outcome": "abandon", "by": call.resolved["by"], "note": reason},
+        data={"outcome": "abandon", "by": by, "note": reason},
     )
 
 

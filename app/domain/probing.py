@@ -69,12 +69,11 @@ def _absent(draft: Draft, call: Call, *, asked_at: datetime) -> None:
         parking.unclear(draft, call, f"Its outcome was unknown, and the probe found nothing, {absent} times in a row.")
         return
     stopped = concluding.stopped(draft, call)
-    to = CallState.CANCELLED if stopped else CallState.DUE
     _settled(draft, call, "did_not_happen", "The probe did not find it after the quarantine.")
-    _told(draft, call, "absent", to=to)
+    _told(draft, call, "absent", to=CallState.CANCELLED if stopped else draft.due_state(call))
     call.failure = None
     call.key_deadline = None  # nothing happened under the key: a first use starts its time anew
-    draft.move_call(call, to)
+    draft.move_call(call, CallState.CANCELLED if stopped else CallState.DUE)
     if stopped:
         draft.transition.keys_released.append(call.id)
         ending.call_gone(draft, draft.step(call.step))

@@ -2,7 +2,7 @@
 
 `next_try(…)` — may the same bytes be sent again, and when. `repair(…)` — which changed request may be tried instead.
 How many times is the merged policy of the step (`Step.retry`, from `app/domain/recovery_defaults.py` and the
-definition); that repeating is *safe* was decided before, by the effect class (`app/domain/settling.py`).
+definition); that repeating is *safe* was decided before, by the effect class (`app/domain/repeating.py`).
 """
 
 from __future__ import annotations

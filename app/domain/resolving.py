@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.domain import calling, concluding, doubting, ending, gating, ids, probing, saga
+from app.domain import calling, concluding, doubting, ending, gating, ids, parking, probing, saga
 from app.domain.aggregate import Approval, Call
 from app.domain.bindings import instant
 from app.domain.facts import ApprovalDecided, ApprovalExpired, DoubtResolved, IllegalTransition, name_of
@@ -32,7 +32,7 @@ def resolve_doubt(draft: Draft, fact: DoubtResolved) -> None:
         case "happened":
             to = CallState.SUCCEEDED
         case "did_not_happen":
-            to = CallState.CANCELLED if concluding.stopped(draft, call) else CallState.DUE
+            to = CallState.CANCELLED if concluding.stopped(draft, call) else draft.due_state(call)
         case _:
             to = CallState.ABANDONED
     draft.event(
@@ -45,7 +45,7 @@ def resolve_doubt(draft: Draft, fact: DoubtResolved) -> None:
     if to is CallState.SUCCEEDED:
         attempt = call.attempt(call.attempt_id) if call.attempt_id else None
         concluding.succeed(draft, call, attempt, fact.result)
-    elif to is CallState.DUE:
+    elif to in (CallState.DUE, CallState.HELD):
         call.failure = None
         draft.move_call(call, CallState.DUE)
     elif to is CallState.CANCELLED:
@@ -174,6 +174,13 @@ def _release_call(draft: Draft, call: Call, approval: Approval) -> None:
         message=why + comment,
         fix="POST …/retry asks again; nothing was sent." if approval.decision else None,
     )
+    if call.kind == CallKind.TOOL and call.lost_past:
+        # The word may have been another one in the lost time: nothing is sent, and nobody says that nothing was.
+        lost = "It may have been approved and sent in the time that a restore of the database has lost."
+        parking.abandon(draft, call, reason=f"{why} {lost}", by=approval.by or "approval_expires")
+        concluding.close_records(call, "abandoned")
+        concluding.tell_step(draft, call, doubting.given_up(call))
+        return
     draft.event("effect.call.changed", call=call, moved=(CallState.HELD, CallState.FAILED), data={"reason": "rejected"})
     concluding.fail(draft, call, failure)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from app.domain import rewound, settling
+from app.domain import repeating, rewound
 from app.domain.aggregate import Call
 from app.domain.bindings import instant
 from app.domain.facts import DatabaseRestored, MayHaveHappened
@@ -56,7 +56,7 @@ def may_have_happened(draft: Draft, fact: MayHaveHappened) -> None:
     call = draft.call(fact.call_id)
     if call.state not in (CallState.DUE, CallState.INTENDED) or not call.lost_past:
         return
-    if call.tries[rewound.MARK] == rewound.REPEATED and settling.repeatable(draft, call):
+    if call.tries[rewound.MARK] == rewound.REPEATED and repeating.repeatable(draft, call):
         return
     since = draft.now
     attempt = call.attempt(call.attempt_id) if call.state == CallState.INTENDED and call.attempt_id else None
@@ -67,4 +67,4 @@ def may_have_happened(draft: Draft, fact: MayHaveHappened) -> None:
         draft.touch_attempt(attempt)
     to = "" if draft.workflow.restored_to is None else f" to {instant(draft.workflow.restored_to)}"
     reason = f"The database was restored{to}; this may have been sent in the time that was lost."
-    settling.park(draft, call, since=since, reason=reason)
+    repeating.park(draft, call, since=since, reason=reason)

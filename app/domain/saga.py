@@ -92,7 +92,7 @@ def _quiet_in(draft: Draft, call: Call) -> timedelta:
     """How long a copy of the effect's request may still arrive: its undo must not come before it."""
     settle = timedelta(milliseconds=call.settle_ms)
     silent = [
-        a.settled_at if a.outcome == AttemptOutcome.UNKNOWN and a.settled_at else doubting.silent_at(draft, a)
+        a.settled_at if a.outcome == AttemptOutcome.UNKNOWN and a.settled_at else doubting.quiet_at(draft, call, a)
         for a in call.uncertain
     ]
     return max((at + settle - draft.now for at in silent), default=timedelta(0))

@@ -10,17 +10,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from app.domain import calling, concluding, doubting, evidence, parking, recovery
+from app.domain import concluding, doubting, evidence, parking, repeating
 from app.domain.aggregate import Attempt, Call
 from app.domain.bindings import instant
 from app.domain.facts import CallSettled, IllegalTransition, ResultTimedOut
 from app.domain.failure_words import LATE, REPORTED
 from app.domain.outcomes import Failure, Outcome
-from app.domain.states import AttemptOutcome, CallKind, CallState, DueKind, EffectClass, FailureKind
+from app.domain.states import ACCEPTED, AttemptOutcome, CallKind, CallState, DueKind, EffectClass, FailureKind
 from app.domain.transition import Draft, Due
 
-ACCEPTED: Final = 202
-"""RFC 9110 §15.3.3: the request has been accepted, but the processing is not complete."""
 UNSETTLED: Final = (CallState.IN_DOUBT, CallState.PROBING)
 _ARRIVED: Final = {LATE: "The answer arrived after all.", REPORTED: "The tool reported its result."}
 
@@ -33,6 +31,10 @@ def settle(draft: Draft, fact: CallSettled) -> None:
     at_fence = call.attempt_id == attempt.id and call.state == CallState.INTENDED
     if fact.kept:
         draft.clear_due(DueKind.APPLY, call.id)
+    elif not at_fence and _reported_after_all(attempt, fact.outcome):
+        evidence.reported(draft, attempt, fact.outcome)
+        _late(draft, call, attempt, fact.outcome, by=REPORTED)
+        return
     elif attempt.outcome is not None and not at_fence:
         return  # told twice: an outcome is written once
     if attempt.outcome is None and fact.outcome.pending:
@@ -42,14 +44,19 @@ def settle(draft: Draft, fact: CallSettled) -> None:
         return
     promised = attempt.outcome is None and attempt.status_code == ACCEPTED
     if attempt.outcome is None:
-        if promised:
-            draft.clear_due(DueKind.RESULT, call.id)
+        if promised and (at_fence or fact.outcome.certainty is AttemptOutcome.SUCCEEDED):
+            draft.clear_due(DueKind.RESULT, call.id)  # a late "no" leaves the wait for what was sent since
         evidence.write(draft, call, attempt, fact.outcome)
     if at_fence:
         call.lost_in_a_row = 0
         _on_time(draft, call, attempt, fact.outcome)
     else:
         _late(draft, call, attempt, fact.outcome, by=REPORTED if promised else LATE)
+
+
+def _reported_after_all(attempt: Attempt, outcome: Outcome) -> bool:
+    """The answer was lost, and the tool tells by itself that it did it: the attempt stays what its sender saw of it."""
+    return attempt.outcome == AttemptOutcome.UNKNOWN and outcome.certainty is AttemptOutcome.SUCCEEDED
 
 
 def _accepted(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome, *, at_fence: bool) -> None:
@@ -125,7 +132,7 @@ def _on_time(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> No
         case AttemptOutcome.SUCCEEDED:
             concluding.succeed(draft, call, attempt, evidence.result_of(call, outcome))
         case AttemptOutcome.NOT_SENT if failure is not None:
-            _again_or(draft, call, attempt, failure, new_generation=False)
+            repeating.again_or(draft, call, attempt, failure, new_generation=False)
         case AttemptOutcome.FAILED if failure is not None:
             match _repeat_means(draft, call, attempt, failure):
                 case "succeeded":
@@ -133,14 +140,9 @@ def _on_time(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> No
                     return
                 case "failed":
                     _vouch(draft, call, attempt, failure)
-            _again_or(draft, call, attempt, failure, new_generation=not executed_nothing(failure))
+            repeating.again_or(draft, call, attempt, failure, new_generation=not repeating.executed_nothing(failure))
         case AttemptOutcome.UNKNOWN if failure is not None:
             _unknown(draft, call, attempt, failure)
-
-
-def executed_nothing(failure: Failure) -> bool:
-    """Answered, but not acted upon (429, or declared so): the same key goes again."""
-    return failure.kind is FailureKind.RATE_LIMITED or bool(failure.detail.get("not_executed"))
 
 
 def _repeat_means(draft: Draft, call: Call, attempt: Attempt, failure: Failure) -> str | None:
@@ -167,70 +169,10 @@ def _vouch(draft: Draft, call: Call, attempt: Attempt, failure: Failure) -> None
 
 def _unknown(draft: Draft, call: Call, attempt: Attempt, failure: Failure) -> None:
     """The request may have taken effect. Only a class that says repeating is safe is repeated."""
-    if repeatable(draft, call) and not parking.must_park(draft, call):
-        _again_or(draft, call, attempt, failure, new_generation=False)
+    if repeating.repeatable(draft, call) and not parking.must_park(draft, call):
+        repeating.again_or(draft, call, attempt, failure, new_generation=False)
     else:
-        park(draft, call, since=draft.now, reason=failure.message)
-
-
-def park(draft: Draft, call: Call, *, since: datetime, reason: str) -> None:
-    """Not to be repeated. If it is given up by declaration its step is told."""
-    parking.park(draft, call, since=since, reason=reason)
-    if call.state == CallState.ABANDONED:
-        concluding.close_records(call, "abandoned")
-        concluding.tell_step(draft, call, doubting.given_up(call))
-
-
-def repeatable(draft: Draft, call: Call) -> bool:
-    match call.effect:
-        case EffectClass.READ_ONLY | EffectClass.IDEMPOTENT:
-            return True
-        case EffectClass.KEYED:
-            needed = draft.now + timedelta(milliseconds=call.timeout_ms)
-            return call.key_deadline is None or needed <= call.key_deadline
-        case _:
-            return False
-
-
-def _again_or(draft: Draft, call: Call, attempt: Attempt, failure: Failure, *, new_generation: bool) -> None:
-    """The same bytes again if a policy allows; else the call fails, or is in doubt if an attempt may have happened."""
-    step = concluding.step_of(draft, call)
-    harmless = call.effect == EffectClass.READ_ONLY
-    maybe_done = not harmless and bool(call.uncertain or call.lost_past)
-    if concluding.stopped(draft, call) and not maybe_done:
-        concluding.cancel(draft, call, failure)
-        return
-    fenced = failure.kind is FailureKind.WORKER_LOST
-    tries = call.tries.get(failure.kind, 0)
-    retry = recovery.next_try(step, failure, tries=tries, attempt_id=attempt.id)
-    if fenced:
-        draft.move_call(call, CallState.DUE)  # the worker stopped itself before sending: nobody's failure
-    elif retry is not None and not (new_generation and maybe_done):
-        call.tries = {**call.tries, failure.kind: tries + 1}
-        if new_generation:
-            calling.next_generation(call)
-        record = recovery.record(
-            failure.kind, retry.policy, change=None, waited=retry.delay, message=failure.message, used=retry.used
-        )
-        call.recovery = [*call.recovery, {**record, "attempt": attempt.n}]
-        draft.workflow.retries += 1
-        draft.move_call(call, CallState.DUE, delay=retry.delay)
-        draft.event(
-            "agent.step.retried",
-            call=call,
-            attempt=attempt.id,
-            moved=(CallState.INTENDED, CallState.DUE),
-            data={
-                "kind": failure.kind,
-                "rule": record["rule"],
-                "change": None,
-                "delay_ms": record["waited_ms"],
-            },
-        )
-    elif maybe_done:
-        park(draft, call, since=draft.now, reason=failure.message)
-    else:
-        concluding.fail(draft, call, failure)
+        repeating.park(draft, call, since=draft.now, reason=failure.message)
 
 
 def _late(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome, *, by: str) -> None:
@@ -264,14 +206,14 @@ def _late(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome, *, by: s
                     "effect.resolved",
                     call=call,
                     attempt=attempt.id,
-                    moved=(state, CallState.DUE),
+                    moved=(state, repeating.leads_to(draft, call, attempt, failure)),
                     data={"outcome": "did_not_happen", "by": by, "note": failure.message},
                 )
             if state is CallState.IN_DOUBT:
                 doubting.clear(draft, call)
             call.failure = None
-            refused = outcome.certainty is AttemptOutcome.FAILED and not executed_nothing(failure)
-            _again_or(draft, call, attempt, failure, new_generation=refused)
+            refused = outcome.certainty is AttemptOutcome.FAILED and not repeating.executed_nothing(failure)
+            repeating.again_or(draft, call, attempt, failure, new_generation=refused)
         case AttemptOutcome.UNKNOWN if state in UNSETTLED:
             _prolong(draft, call, since=draft.now)
         case _:

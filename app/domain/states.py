@@ -13,6 +13,10 @@ ENGINE_VERSION = 1
 """The meaning of the rows. A worker claims only calls whose `engine_version` it knows (rolling deploys)."""
 
 
+ACCEPTED = 202
+"""RFC 9110 §15.3.3: the request has been accepted, but the processing is not complete."""
+
+
 class WorkflowStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"

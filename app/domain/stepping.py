@@ -10,7 +10,7 @@ from app.domain import ending, gating
 from app.domain.aggregate import Call, StepRow
 from app.domain.facts import StepOperated, name_of
 from app.domain.outcomes import Failure
-from app.domain.states import CallState, FailureKind, HeldReason, StepState
+from app.domain.states import CallState, EffectClass, FailureKind, HeldReason, StepState
 from app.domain.transition import Draft
 
 RELEASABLE = frozenset({HeldReason.POISONED})
@@ -28,7 +28,9 @@ def calls_of(draft: Draft, path: str) -> list[Call]:
 
 def in_the_way(call: Call) -> bool:
     """Whether the step cannot be ended by hand before this call is settled."""
-    return call.maybe_done or CallState(call.state) in (CallState.INTENDED, CallState.PROBING, CallState.IN_DOUBT)
+    lost_past = call.lost_past and call.effect != EffectClass.READ_ONLY
+    unsettled = CallState(call.state) in (CallState.INTENDED, CallState.PROBING, CallState.IN_DOUBT)
+    return call.maybe_done or lost_past or unsettled
 
 
 def retryable(call: Call) -> bool:

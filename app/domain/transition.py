@@ -196,7 +196,7 @@ class Draft:
         delay: timedelta = timedelta(0),
     ) -> None:
         """Move a call; counters and dues follow. `delay`: how long it is not due yet."""
-        if to is CallState.DUE and self.pauses(call):
+        if to is CallState.DUE and self.due_state(call) is CallState.HELD:
             to, held = CallState.HELD, HeldReason.PAUSE
         legal.check("call", call.state, to, fact=self.fact)
         if call.held_reason in _HELD_DUES:
@@ -218,6 +218,10 @@ class Draft:
         paused = self.workflow.status == WorkflowStatus.PAUSED
         return paused and call.kind not in (CallKind.PROBE, CallKind.COMPENSATION) and not call.maybe_done
 
+    def due_state(self, call: Call) -> CallState:
+        """What a call that is to become due comes to be."""
+        return CallState.HELD if self.pauses(call) else CallState.DUE
+
     def _follow_with_dues(self, call: Call, *, delay: timedelta) -> None:
         if call.state == CallState.DUE:
             at = self.now + delay
@@ -229,7 +233,8 @@ class Draft:
         elif call.state != CallState.INTENDED:
             self.clear_due(DueKind.CALL, call.id)
             self.clear_due(DueKind.ATTEMPT, call.id)
-            self.clear_due(DueKind.APPLY, call.id)
+            if CallState(call.state).final:  # else what was kept without a decision is still news: it may end a doubt
+                self.clear_due(DueKind.APPLY, call.id)
 
     def _count(self, call: Call, by: int) -> None:
         match call.state:

@@ -1,7 +1,8 @@
 """The result of a call that its tool accepted with a 202, brought by the tool itself with its one-time token.
 
 It is the attempt's outcome, as if it had been the answer: on time, or as late evidence. The same result again is a
-replay; another one after the attempt was settled is refused.
+replay; another one after the attempt was settled is refused, but that it succeeded is heard of one whose answer was
+lost: that settles a doubt, or contradicts what was said of it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from app.domain import ids
+from app.domain import canonical, ids
 from app.domain.aggregate import Snapshot
 from app.domain.facts import CallSettled, Fact
 from app.domain.outcomes import JSON, Evidence, Failure, Outcome
 from app.domain.plan import Plan
-from app.domain.states import AttemptOutcome, FailureKind
+from app.domain.states import AttemptOutcome, CallState, FailureKind
 from app.engine import result_tokens, transactions
 from app.engine.advance import advance_one
 from app.engine.services import Services
@@ -51,12 +52,19 @@ async def accept(
             return [fact]
         if attempt.outcome == outcome.certainty:
             return []
+        if attempt.outcome == AttemptOutcome.UNKNOWN and succeeded:  # its answer was lost, and this is news
+            told = snapshot.calls[call_id].state == CallState.SUCCEEDED or attempt.evidence == _digest(outcome)
+            return [] if told else [fact]
         raise AlreadySettled(
             f"This attempt has already {attempt.outcome}; the call is {snapshot.calls[call_id].state}.",
             extra={"call": ids.encode("call", call_id), "outcome": attempt.outcome},
         )
 
     await advance_one(services, place.workflow_id, [fact], make=make)
+
+
+def _digest(outcome: Outcome) -> str | None:
+    return None if outcome.evidence is None else canonical.sha256_hex(outcome.evidence.body)
 
 
 def _outcome(*, succeeded: bool, result: JSON, message: str | None) -> Outcome:

@@ -27,6 +27,14 @@ ACTIONS: Final = {
 }
 """What may be asked → the state in which it was done already."""
 
+_ANSWERS: Final = {
+    HeldReason.APPROVAL: ["approve", "reject"],
+    HeldReason.REPEAT: ["approve", "reject"],
+    HeldReason.PAUSE: ["resume"],
+    HeldReason.OPERATOR: ["release"],
+}
+"""What sets a held call free."""
+
 
 async def operate(
     services: Services,
@@ -91,6 +99,8 @@ def _in_the_way(call: Call) -> NotPossible:
         possible, fix = ["resolve"], "Resolve the effect first."
     elif stepping.retryable(call):
         possible, fix = ["retry-now", "cancel"], "Let it be repeated (retry-now), then ask again."
+    elif call.held_reason in _ANSWERS:
+        possible, fix = [*_ANSWERS[HeldReason(call.held_reason)], "cancel"], "Let it go on first, then ask again."
     else:
         possible, fix = ["wait"], "Wait until it is settled, then ask again."
     return NotPossible(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -44,7 +45,11 @@ CLAIM_TRIES: Final = 3
 """Flushes in which a call that is due, but whose row somebody held, is asked for; then the sweep has it."""
 
 LEAST_TIME: Final = 0.05
-"""Seconds: an attempt that has less left when its first byte could leave is not sent at all."""
+"""Seconds: an attempt that has less left when its first byte could leave (or half of a still shorter timeout) is not
+sent at all."""
+
+LATE_PAUSE: Final = timedelta(seconds=1)
+"""Before an attempt that came too late is made anew: a timeout that nothing can keep must not become a hot loop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,10 +252,15 @@ def _database_away(error: Exception) -> Outcome:
     return Outcome(certainty=AttemptOutcome.NOT_SENT, failure=failure)
 
 
+def _least(claimed: Claimed) -> float:
+    return min(LEAST_TIME, claimed.timeout_ms / 2000)
+
+
 def _too_late() -> Outcome:
     failure = Failure(
         kind=FailureKind.WORKER_LOST,
         message="What comes before the first byte took as long as the attempt may; nothing was sent.",
+        retry_after=LATE_PAUSE,
     )
     return Outcome(certainty=AttemptOutcome.NOT_SENT, failure=failure)
 
@@ -278,7 +288,7 @@ async def _send_tool(
         result_token=token,
     )
     seconds = deadline - boot_time()
-    if seconds < LEAST_TIME:
+    if seconds < _least(claimed):
         return _too_late()
     return await services.tools.send(request, seconds=seconds, may_send=sending.may_send)
 
@@ -325,7 +335,7 @@ async def _send_model(
         headers=_headers(claimed),
     )
     seconds = deadline - boot_time()
-    if seconds < LEAST_TIME:
+    if seconds < _least(claimed):
         return _too_late()
     return await services.models.send(request, seconds=seconds, may_send=sending.may_send)
 

@@ -32,7 +32,8 @@ _WOKEN: Final = """CASE c.state
       WHEN 'intended' THEN EXISTS (
         SELECT FROM dues d WHERE d.kind IN ('attempt', 'apply', 'result') AND d.ref = c.id)
       WHEN 'probing' THEN EXISTS (
-        SELECT FROM dues d WHERE d.kind IN ('call', 'attempt', 'apply', 'result') AND d.ref IN (c.id, c.probe_id))
+        SELECT FROM dues d WHERE d.kind IN ('call', 'attempt', 'apply', 'result', 'switch')
+          AND d.ref IN (c.id, c.probe_id))
       WHEN 'held' THEN CASE
         WHEN c.held_reason IN ('approval', 'repeat', 'drift') THEN EXISTS (
           SELECT FROM approvals a WHERE a.workflow_id = c.workflow_id AND a.call_id = c.id AND a.status = 'open')

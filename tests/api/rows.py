@@ -106,7 +106,7 @@ async def workflow(database: Database, *, tenant_id: UUID = DEFAULT_TENANT, **ch
         "input": {"who": "Ana"},
         "labels": {},
         "last_seq": 2,
-        "revision": 1,
+        "revision": 2,  # decided about since it was accepted
         "steps_total": 2,
         "steps_open": 2,
         "open_calls": 1,

@@ -194,28 +194,28 @@ async def test_client_gets_304_when_nothing_changed(api: httpx.AsyncClient, data
 
     again = await api.get(rows.path(workflow_id), headers={"If-None-Match": f'"other", {first.headers["etag"]}'})
 
-    assert first.headers["etag"] == '"1"'
+    assert first.headers["etag"] == '"2"'
     assert (again.status_code, again.content) == (304, b"")
-    assert again.headers["etag"] == '"1"'
+    assert again.headers["etag"] == '"2"'
 
 
 async def test_client_gets_the_change_when_it_waits_with_a_tag(api: httpx.AsyncClient, database: Database) -> None:
     workflow_id = await rows.workflow(database, status="waiting", open_calls=0, waits=1)
-    tag = {"If-None-Match": '"1"', "Prefer": "wait=30"}
+    tag = {"If-None-Match": '"2"', "Prefer": "wait=30"}
     waiting = asyncio.create_task(api.get(rows.path(workflow_id), headers=tag))
     await asyncio.wait({waiting}, timeout=0.2)
 
-    await rows.change(database, "UPDATE workflows SET revision = 2")
+    await rows.change(database, "UPDATE workflows SET revision = 3")
     response = await waiting
 
-    assert (response.status_code, response.headers["etag"]) == (200, '"2"')
+    assert (response.status_code, response.headers["etag"]) == (200, '"3"')
     assert response.headers["preference-applied"] == "wait=30"
 
 
 async def test_client_gets_304_when_its_wait_ends_without_a_change(api: httpx.AsyncClient, database: Database) -> None:
     workflow_id = await rows.workflow(database, status="waiting", open_calls=0, waits=1)
 
-    response = await api.get(rows.path(workflow_id), headers={"If-None-Match": '"1"', "Prefer": "wait=0"})
+    response = await api.get(rows.path(workflow_id), headers={"If-None-Match": '"2"', "Prefer": "wait=0"})
 
     assert response.status_code == 304
 
@@ -246,5 +246,5 @@ async def test_attention_and_tag_tell_when_no_worker_lives(api: httpx.AsyncClien
     )  # fmt: skip
     among = await api.get(rows.path(workflow_id))
 
-    assert (without.json()["attention"], without.headers["etag"]) == (["no_worker"], '"1-no_worker"')
-    assert (among.json()["attention"], among.headers["etag"]) == (["stalled"], '"1-stalled"')
+    assert (without.json()["attention"], without.headers["etag"]) == (["no_worker"], '"2-no_worker"')
+    assert (among.json()["attention"], among.headers["etag"]) == (["stalled"], '"2-stalled"')

@@ -10,6 +10,7 @@ from tests.e2e.scene import Held, Scene
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
+MEETING = REPOSITORY / "examples" / "meeting-scheduler.yaml"
 PAYMENT = REPOSITORY / "examples" / "payment.yaml"
 
 
@@ -179,6 +180,33 @@ def _done(scene: Scene, workflow: str) -> list[str]:
 
 def _expect_rows_in_order(scene: Scene, workflow: str) -> None:
     oracle.check_rows(scene.up.ready["database_url"], [uuid_of(workflow)])
+
+
+def test_booked_meeting_is_taken_out_again_when_its_invitations_are_refused(scene: Scene) -> None:
+    tag = scene.tag()
+    scene.tools.behave(tool="email.send", where={"to": f"bo-{tag}@x.io"}, do="status", status=422, times=None)
+    body = {
+        "definition_text": MEETING.read_text(encoding="utf-8"),
+        "source_name": MEETING.name,
+        "input": {
+            "meeting_id": tag,
+            "organizer": "kim@x.io",
+            "request": f"30 min with ana-{tag}@x.io and bo-{tag}@x.io on Tuesday afternoon",
+        },
+    }
+    posted = scene.up.http.post("/v1/workflows", json=body, headers={"Idempotency-Key": tag})
+    assert posted.status_code == 202, posted.text
+    workflow = posted.json()["id"]
+
+    found = scene.up.until_status(workflow, "failed", seconds=40)
+
+    mine = [entry for entry in scene.tools.ledger() if entry["workflow"] == workflow and entry["executed"]]
+    (event,) = [entry for entry in mine if entry["tool"] == "calendar.create_event"]
+    (undone,) = [entry for entry in mine if entry["tool"] == "calendar.delete_event"]
+    assert undone["arguments"] == {"event_id": event["result"]["event_id"]}
+    assert (found["failure"]["step"], found["effects"]["undone"]) == ("invite", 1)
+    assert found["compensation"] == "partial", "a mail that was sent cannot be taken back, and nothing says it was"
+    _expect_rows_in_order(scene, workflow)
 
 
 # --- results that come later ---------------------------------------------------------------------------------------
