@@ -171,9 +171,11 @@ class TaskPool(BasePool):
     def _end(self, job: Job) -> None:
         del self._jobs[job.id]
         self._running[job.name] -= 1
-        self._ended.append(job)
         if not self._jobs:
             self._no_jobs.set()
+        if job.done is None:
+            return
+        self._ended.append(job)
         if not self._settling and self._hub is not None:
             self._settling = True
             self._hub.call_soon(self._settle)

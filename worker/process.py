@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 
+from app import garbage
 from app.engine.lease import Lease
 from app.ports.world import Bell
 from app.settings import Settings
@@ -84,6 +85,7 @@ async def _start(build: Callable[[], Work], *, name: str) -> tuple[Work, asyncio
 
 def _warmed(warming: asyncio.Future[None]) -> None:
     """A failed warm-up costs nothing but time: the first call meets the same error and says so."""
+    garbage.settle()
     error = None if warming.cancelled() else warming.exception()
     if error is not None:
         log.warning("warm_up_failed", error=str(error)[:200])

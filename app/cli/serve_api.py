@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from app import logs
+from app import garbage, logs
 from app.api import serving
 from app.bootstrap import build_services
 from app.embedded import listening, ready
@@ -35,6 +35,7 @@ async def _serve(settings: Settings, *, listener: socket.socket, port_file: Path
     stopping = asyncio.Event()
     services = build_services(settings, worker_name=None)
     app = create_app(services, stopping=stopping)
+    garbage.settle()
     if port_file is not None:
         ready.private_file(port_file, f'{{"port": {listener.getsockname()[1]}}}\n')
     structlog.get_logger("surefoot.api").info("listening", url=listening.url_of(listener))

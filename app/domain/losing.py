@@ -40,6 +40,7 @@ def lose(draft: Draft, fact: WorkerLost) -> None:
     safe = call.effect in EARLY_CLASSES and not parking.must_park(draft, call)
     early = safe and sender is not None and sender.lost_at is not None
     if not early and draft.now < silent_at:
+        draft.clear_due(DueKind.CALL, call.id)
         draft.set_due(
             Due(
                 kind=DueKind.ATTEMPT,

@@ -73,7 +73,7 @@ def _accepted(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome, *, a
     call.lost_in_a_row = 0
     draft.event("effect.accepted", call=call, attempt=attempt.id, data={"tool": call.tool, "until": instant(until)})
     if parking.probe_of(draft, call) is not None and not parking.must_park(draft, call):
-        draft.clear_due(DueKind.ATTEMPT, call.id)
+        draft.clear_sent(call)
         parking.probe(draft, call, since=until, reason="The tool accepted the request (202); its result is awaited.")
     else:
         _await_result(draft, call, until=until)
@@ -81,7 +81,7 @@ def _accepted(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome, *, a
 
 def _await_result(draft: Draft, call: Call, *, until: datetime) -> None:
     """Its worker has nothing more to say about it; the tool has, until then."""
-    draft.clear_due(DueKind.ATTEMPT, call.id)
+    draft.clear_sent(call)
     draft.set_due(Due(kind=DueKind.RESULT, ref=call.id, due_at=until, ring_at=until, lane=call.lane))
 
 

@@ -231,8 +231,7 @@ class Draft:
             )
             self.clear_due(DueKind.ATTEMPT, call.id)
         elif call.state != CallState.INTENDED:
-            self.clear_due(DueKind.CALL, call.id)
-            self.clear_due(DueKind.ATTEMPT, call.id)
+            self.clear_sent(call)
             if CallState(call.state).final:  # else what was kept without a decision is still news: it may end a doubt
                 self.clear_due(DueKind.APPLY, call.id)
 
@@ -280,6 +279,11 @@ class Draft:
 
     def clear_due(self, kind: DueKind, ref: UUID) -> None:
         self.transition.dues[(kind, ref)] = None
+
+    def clear_sent(self, call: Call) -> None:
+        """Of a call in flight the due is its `attempt`, or still that of the call if it has not been open for long."""
+        self.clear_due(DueKind.CALL, call.id)
+        self.clear_due(DueKind.ATTEMPT, call.id)
 
     def then(self, fact: Fact) -> None:
         """Left behind: decided next if its rows are loaded, else after another read."""

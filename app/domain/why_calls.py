@@ -99,7 +99,7 @@ def _due(situation: Situation, call: Row) -> Reason:
 
 
 def _intended(situation: Situation, call: Row) -> Reason:
-    due = situation.due(DueKind.ATTEMPT, call["id"])
+    due = situation.due(DueKind.ATTEMPT, call["id"]) or situation.due(DueKind.CALL, call["id"])
     if due is None:
         if situation.due(DueKind.APPLY, call["id"]) is None:
             return _unwoken(situation, call)
@@ -109,6 +109,7 @@ def _intended(situation: Situation, call: Row) -> Reason:
     if attempt is None:
         return Reason(kind="in_flight", headline=f"{what(call)} is being asked.", who=WORKER)
     name = clipped(attempt["worker_name"] or "a worker", TITLE_LIMIT)
+    decided = max(due["due_at"], attempt["send_deadline"])
     if attempt["worker_lost_at"] is not None or attempt["send_deadline"] < situation.now:
         gone = (
             f"The worker {name} was lost at {clock(attempt['worker_lost_at'])} while it was calling {what(call)}"
@@ -117,10 +118,10 @@ def _intended(situation: Situation, call: Row) -> Reason:
         )
         return Reason(
             kind="worker_lost",
-            headline=f"{gone}; until {clock(due['due_at'])} a late answer may still settle it, then it is decided "
+            headline=f"{gone}; until {clock(decided)} a late answer may still settle it, then it is decided "
             f"({call['effect']}).",
             since=attempt["worker_lost_at"] or attempt["send_deadline"],
-            until=due["due_at"],
+            until=decided,
             who=TIME,
         )
     return Reason(

@@ -209,7 +209,6 @@ async def claim(services: Services, batch: Sequence[Asked]) -> list[tuple[Claime
             asked,
             worker=worker,
             versions=KNOWN_VERSIONS,
-            lease=settings.lease,
             key_margin=settings.key_margin,
         )
         found = {one.call_id: one for one in got}

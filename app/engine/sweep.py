@@ -37,6 +37,9 @@ log = structlog.get_logger(__name__)
 LIMIT: Final = 200
 """Facts brought to the door by one sweep of one process."""
 
+MOST_IN_FLIGHT: Final = 1_000
+"""Dues that become their attempts' in one sweep: more than one process performs at once."""
+
 LEAST_RINGS: Final = 16
 
 
@@ -51,6 +54,7 @@ async def sweep(services: Services, *, free_slots: int) -> Swept:
     await recover.notice(services)
     await _ring_again_if_emptied(services)
     await _end_leases(services)
+    await _in_flight(services)
     await _lost(services)
     await _timers(services)
     return await _ring(services, free_slots=free_slots)
@@ -68,6 +72,13 @@ async def _end_leases(services: Services) -> None:
 
     for worker in await transactions.run(services.database, "sweep", work, one_statement=True):
         log.warning("sweep.lease_ended", worker=str(worker))
+
+
+async def _in_flight(services: Services) -> None:
+    async def work(connection: transactions.Connection) -> None:
+        await dues.in_flight(connection, limit=MOST_IN_FLIGHT, lease=services.settings.lease)
+
+    await transactions.run(services.database, "sweep", work, one_statement=True)
 
 
 async def _lost(services: Services) -> None:

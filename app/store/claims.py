@@ -1,8 +1,9 @@
 """Claim: calls that are due become `intended`, each by one attempt whose id the worker made. One statement for many.
 
-The intent is committed before any byte leaves. Only `due` can be claimed; a lapsed lease never is. Never locks the
-workflow: rows that somebody else holds are skipped and asked for again. A claim whose COMMIT reply was lost runs again
-with the same attempt ids: a row intended with my attempt id counts as claimed.
+The intent is committed before any byte leaves. The call's due stays as it is: most calls end before it would ring, and
+the sweep makes that of a longer one its attempt's (`app/store/dues.py`). Only `due` can be claimed; a lapsed lease
+never is. Never locks the workflow: rows that somebody else holds are skipped and asked for again. A claim whose COMMIT
+reply was lost runs again with the same attempt ids: a row intended with my attempt id counts as claimed.
 """
 
 from __future__ import annotations
@@ -89,11 +90,6 @@ WITH asked AS (
   SELECT workflow_id, id, attempt_id, tenant_id, attempts, %(worker)s, now, now + timeout_ms * interval '1 ms'
   FROM claimed
   RETURNING call_id, intended_at, send_deadline
-), moved AS (
-  UPDATE dues d SET kind = 'attempt', worker = %(worker)s, rung = 0,
-    due_at = t.send_deadline + (%(lease)s * interval '1 second'),
-    ring_at = t.send_deadline + (%(lease)s * interval '1 second')
-  FROM tried t WHERE d.kind = 'call' AND d.ref = t.call_id
 )
 SELECT c.workflow_id, c.tenant_id, c.id AS call_id, o.attempt_id, c.step, c.kind, c.tool, c.effect, c.request, c.key,
   coalesce(cl.attempts, c.attempts) AS n, c.timeout_ms,
@@ -116,7 +112,6 @@ async def claim(
     *,
     worker: UUID,
     versions: Sequence[int],
-    lease: float,
     key_margin: float,
 ) -> list[Claimed]:
     """`asked`: (call id, attempt id). What is not in the answer was not due, is held by somebody, or is locked."""
@@ -127,7 +122,6 @@ async def claim(
             "attempts": [attempt for _, attempt in asked],
             "worker": worker,
             "versions": list(versions),
-            "lease": lease,
             "key_margin": key_margin,
         },
     )

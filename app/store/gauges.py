@@ -43,10 +43,12 @@ FROM workflows w JOIN calls c ON c.workflow_id = w.id AND c.state = 'in_doubt'
 WHERE w.ended_at IS NULL AND w.doubts > 0"""
 
 _DUES: Final = """
-SELECT kind, count(*) AS dues,
-  count(*) FILTER (WHERE kind = 'call' AND due_at <= clock_timestamp()) AS ripe,
-  greatest(extract(epoch FROM clock_timestamp() - min(due_at) FILTER (WHERE kind = 'call')), 0)::float8 AS oldest
-FROM dues GROUP BY kind"""
+SELECT d.kind, count(*) AS dues,
+  count(*) FILTER (WHERE c.id IS NOT NULL AND d.due_at <= clock_timestamp()) AS ripe,
+  greatest(extract(epoch FROM clock_timestamp() - min(d.due_at) FILTER (WHERE c.id IS NOT NULL)), 0)::float8 AS oldest
+FROM dues d LEFT JOIN calls c ON d.kind = 'call' AND c.workflow_id = d.workflow_id AND c.id = d.ref AND c.state = 'due'
+GROUP BY d.kind"""
+"""Of a call that was claimed a moment ago the due is still there; it is not waiting."""
 
 _WORKERS: Final = """
 SELECT count(*) FILTER (WHERE lost_at IS NULL AND stopped_at IS NULL AND lease_until > clock_timestamp()) AS alive,

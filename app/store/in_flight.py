@@ -32,7 +32,7 @@ JOIN calls ON calls.workflow_id = dues.workflow_id AND calls.id = dues.ref AND c
 JOIN attempts ON attempts.workflow_id = calls.workflow_id AND attempts.call_id = calls.id
     AND attempts.id = calls.attempt_id AND attempts.outcome IS NULL AND attempts.lost_at IS NULL
 JOIN workers ON workers.id = attempts.worker
-WHERE dues.kind = 'attempt' AND workers.stopped_at IS NULL AND workers.lost_at IS NULL
+WHERE dues.kind IN ('call', 'attempt') AND workers.stopped_at IS NULL AND workers.lost_at IS NULL
 ORDER BY attempts.send_deadline
 """
 

@@ -30,7 +30,7 @@ _SETTLED: Final = ", ".join(f"'{state.value}'" for state in sorted(FINAL_CALL_ST
 _WOKEN: Final = """CASE c.state
       WHEN 'due' THEN EXISTS (SELECT FROM dues d WHERE d.kind = 'call' AND d.ref = c.id)
       WHEN 'intended' THEN EXISTS (
-        SELECT FROM dues d WHERE d.kind IN ('attempt', 'apply', 'result') AND d.ref = c.id)
+        SELECT FROM dues d WHERE d.kind IN ('call', 'attempt', 'apply', 'result') AND d.ref = c.id)
       WHEN 'probing' THEN EXISTS (
         SELECT FROM dues d WHERE d.kind IN ('call', 'attempt', 'apply', 'result', 'switch')
           AND d.ref IN (c.id, c.probe_id))

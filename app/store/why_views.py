@@ -199,7 +199,12 @@ async def _ahead(connection: AsyncConnection, marked: Sequence[Row]) -> dict[UUI
     place = func.row_number().over(order_by=(dues.c.priority, dues.c.due_at, dues.c.ref))
     queue = (
         select(dues.c.ref, place.label("place"))
-        .where(and_(dues.c.kind == DueKind.CALL.value, dues.c.due_at <= func.clock_timestamp()))
+        .join(calls, and_(calls.c.workflow_id == dues.c.workflow_id, calls.c.id == dues.c.ref))
+        .where(
+            dues.c.kind == DueKind.CALL.value,
+            dues.c.due_at <= func.clock_timestamp(),
+            calls.c.state == CallState.DUE.value,
+        )
         .subquery()
     )
     found = await connection.execute(select(queue.c.ref, queue.c.place).where(queue.c.ref.in_(due)))

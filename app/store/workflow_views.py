@@ -193,7 +193,9 @@ async def _pending(connection: AsyncConnection, workflow_ids: Sequence[UUID]) ->
     found = await connection.execute(
         select(
             *_NARROW,
-            case((dues.c.kind == DueKind.ATTEMPT.value, None), else_=dues.c.due_at).label("next_at"),
+            case(
+                (or_(dues.c.kind == DueKind.RESULT.value, marker.c.state == CallState.DUE.value), dues.c.due_at)
+            ).label("next_at"),
             case((dues.c.kind == DueKind.RESULT.value, None), else_=marker.c.tool).label("asking"),
         )
         .select_from(dues)
@@ -259,10 +261,8 @@ async def symptoms(connection: AsyncConnection, rows: Sequence[Row]) -> dict[UUI
     found = await connection.execute(
         select(
             dues.c.workflow_id,
-            func.bool_or(and_(dues.c.kind == DueKind.CALL.value, dues.c.due_at < func.clock_timestamp())).label("due"),
-            func.bool_or(
-                and_(dues.c.kind == DueKind.CALL.value, dues.c.due_at < func.clock_timestamp() - STALLED_AFTER)
-            ).label("late"),
+            func.bool_or(dues.c.due_at < func.clock_timestamp()).label("due"),
+            func.bool_or(dues.c.due_at < func.clock_timestamp() - STALLED_AFTER).label("late"),
             func.bool_or(or_(calls.c.attempts > 0, calls.c.retry_of.is_not(None))).label("again"),
             alive.exists().label("worker"),
         )
@@ -270,6 +270,7 @@ async def symptoms(connection: AsyncConnection, rows: Sequence[Row]) -> dict[UUI
         .where(
             dues.c.workflow_id == any_(array(asking)),
             dues.c.kind == DueKind.CALL.value,
+            calls.c.state == CallState.DUE.value,
         )
         .group_by(dues.c.workflow_id)
     )

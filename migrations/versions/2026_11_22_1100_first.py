@@ -35,6 +35,36 @@ def upgrade() -> None:
         sa.UniqueConstraint("public_id", name=op.f("uq_api_keys_public_id")),
     )
     op.create_table(
+        "attempts",
+        sa.Column("workflow_id", sa.Uuid(), nullable=False),
+        sa.Column("call_id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.Uuid(), nullable=False),
+        sa.Column("intended_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("received_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("send_deadline", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        sa.Column("lost_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("failure", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("status_code", sa.Integer(), nullable=True),
+        sa.Column("evidence", sa.Text(), nullable=True),
+        sa.Column("media_type", sa.Text(), nullable=True),
+        sa.Column("truncated", sa.Boolean(), server_default="false", nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=True),
+        sa.Column("usage", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("cost_microusd", sa.BigInteger(), nullable=True),
+        sa.Column("reserved_microusd", sa.BigInteger(), nullable=True),
+        sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "outcome IN ('succeeded', 'failed', 'not_sent', 'unknown')", name=op.f("ck_attempts_outcome_known")
+        ),
+        sa.PrimaryKeyConstraint("workflow_id", "call_id", "n", name=op.f("pk_attempts")),
+        postgresql_with={"fillfactor": 45},
+    )
+    op.create_table(
         "audit",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
@@ -58,6 +88,100 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("state IN ('closed', 'open', 'half_open', 'waiting')", name=op.f("ck_breakers_state_known")),
         sa.PrimaryKeyConstraint("tenant_id", "scope", name=op.f("pk_breakers")),
+    )
+    op.create_table(
+        "calls",
+        sa.Column("workflow_id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("step", sa.Text(), nullable=False),
+        sa.Column("n", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("tool", sa.Text(), nullable=True),
+        sa.Column("turn", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("ordinal", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("tool_use_id", sa.Text(), nullable=True),
+        sa.Column("args_sha256", sa.Text(), nullable=False),
+        sa.Column("effect", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("held_reason", sa.Text(), nullable=True),
+        sa.Column("attempt_id", sa.Uuid(), nullable=True),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("lost_in_a_row", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("tries", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
+        sa.Column("request", postgresql.JSON(astext_type=sa.Text()), nullable=False),
+        sa.Column("key", sa.Text(), nullable=True),
+        sa.Column("business_key", sa.Boolean(), server_default="false", nullable=False),
+        sa.Column("generation", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("key_ttl_ms", sa.BigInteger(), nullable=True),
+        sa.Column("key_deadline", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("timeout_ms", sa.BigInteger(), nullable=False),
+        sa.Column("settle_ms", sa.BigInteger(), nullable=False),
+        sa.Column("retry_of", sa.Uuid(), nullable=True),
+        sa.Column("change", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("recovery", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False),
+        sa.Column("target", sa.Uuid(), nullable=True),
+        sa.Column("probe_id", sa.Uuid(), nullable=True),
+        sa.Column("lane", sa.Text(), nullable=False),
+        sa.Column("priority", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("result", postgresql.JSON(astext_type=sa.Text()), nullable=True),
+        sa.Column("failure", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("doubt_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("resolved", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("undo", sa.Text(), server_default="none", nullable=False),
+        sa.Column("compensation", postgresql.JSON(astext_type=sa.Text()), nullable=True),
+        sa.Column("engine_version", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("(state = 'held') = (held_reason IS NOT NULL)", name=op.f("ck_calls_held_has_reason")),
+        sa.CheckConstraint(
+            "(state IN ('abandoned', 'cancelled', 'failed', 'succeeded')) = (ended_at IS NOT NULL)",
+            name=op.f("ck_calls_final_has_ended_at"),
+        ),
+        sa.CheckConstraint(
+            "effect IN ('read_only', 'idempotent', 'keyed', 'checkable', 'at_most_once')",
+            name=op.f("ck_calls_effect_known"),
+        ),
+        sa.CheckConstraint(
+            "held_reason IN ('approval', 'pause', 'budget', 'quota', 'breaker', 'concurrency', 'poisoned', 'repeat', 'drift', 'operator', 'attached')",
+            name=op.f("ck_calls_held_reason_known"),
+        ),
+        sa.CheckConstraint(
+            "kind IN ('model', 'tool', 'probe', 'compensation', 'discover')", name=op.f("ck_calls_kind_known")
+        ),
+        sa.CheckConstraint("lane IN ('calls', 'deliveries')", name=op.f("ck_calls_lane_known")),
+        sa.CheckConstraint("state <> 'in_doubt' OR not_before IS NOT NULL", name=op.f("ck_calls_doubt_has_quarantine")),
+        sa.CheckConstraint("state <> 'intended' OR attempt_id IS NOT NULL", name=op.f("ck_calls_intended_has_attempt")),
+        sa.CheckConstraint(
+            "state IN ('held', 'due', 'intended', 'probing', 'in_doubt', 'succeeded', 'failed', 'cancelled', 'abandoned')",
+            name=op.f("ck_calls_state_known"),
+        ),
+        sa.CheckConstraint(
+            "undo IN ('none', 'recorded', 'running', 'done', 'failed', 'skipped')", name=op.f("ck_calls_undo_known")
+        ),
+        sa.CheckConstraint("generation >= 1", name=op.f("ck_calls_generation_from_one")),
+        sa.PrimaryKeyConstraint("workflow_id", "id", name=op.f("pk_calls")),
+        sa.UniqueConstraint("workflow_id", "step", "n", name=op.f("uq_calls_workflow_id_step_n")),
+        postgresql_with={"fillfactor": 45},
+    )
+    op.create_index(
+        "ix_calls_attached", "calls", ["target"], unique=False, postgresql_where=sa.text("target IS NOT NULL")
+    )
+    op.create_index(op.f("ix_calls_id"), "calls", ["id"], unique=False)
+    op.create_index(
+        "ix_calls_repeat",
+        "calls",
+        ["workflow_id", "tool", "args_sha256"],
+        unique=False,
+        postgresql_where=sa.text("effect IN ('keyed', 'checkable', 'at_most_once')"),
+    )
+    op.create_index(
+        "ix_calls_undo",
+        "calls",
+        ["workflow_id", sa.literal_column("split_part(step, '.', 1)"), "n"],
+        unique=False,
+        postgresql_where=sa.text("undo = 'recorded'"),
     )
     op.create_table(
         "definitions",
@@ -126,6 +250,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_endpoints")),
     )
     op.create_table(
+        "events",
+        sa.Column("workflow_id", sa.Uuid(), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("step", sa.Text(), nullable=True),
+        sa.Column("call_id", sa.Uuid(), nullable=True),
+        sa.Column("attempt_id", sa.Uuid(), nullable=True),
+        sa.Column("from_state", sa.Text(), nullable=True),
+        sa.Column("to_state", sa.Text(), nullable=True),
+        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("tx", xid8.Xid8(), server_default=sa.text("pg_current_xact_id()"), nullable=False),
+        sa.PrimaryKeyConstraint("workflow_id", "seq", name=op.f("pk_events")),
+    )
+    op.create_table(
         "idempotency_keys",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("route", sa.Text(), nullable=False),
@@ -142,6 +283,34 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_idempotency_keys_workflow_id"), "idempotency_keys", ["workflow_id"], unique=False)
     op.create_table(
+        "messages",
+        sa.Column("workflow_id", sa.Uuid(), nullable=False),
+        sa.Column("step", sa.Text(), nullable=False),
+        sa.Column("conversation", sa.Integer(), nullable=False),
+        sa.Column("ordinal", sa.Integer(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("turn", sa.Integer(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column(
+            "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.CheckConstraint("role IN ('user', 'assistant', 'system')", name=op.f("ck_messages_role_known")),
+        sa.PrimaryKeyConstraint("workflow_id", "step", "conversation", "ordinal", name=op.f("pk_messages")),
+    )
+    op.create_table(
+        "payloads",
+        sa.Column("workflow_id", sa.Uuid(), nullable=False),
+        sa.Column("sha256", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column(
+            "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("workflow_id", "sha256", name=op.f("pk_payloads")),
+    )
+    op.create_table(
         "plans",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=False),
@@ -150,6 +319,53 @@ def upgrade() -> None:
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
         sa.PrimaryKeyConstraint("tenant_id", "digest", name=op.f("pk_plans")),
+    )
+    op.create_table(
+        "steps",
+        sa.Column("workflow_id", sa.Uuid(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("parent", sa.Text(), nullable=True),
+        sa.Column("item_index", sa.Integer(), nullable=True),
+        sa.Column("item", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("title", sa.Text(), nullable=True),
+        sa.Column("unmet_needs", sa.Integer(), nullable=False),
+        sa.Column("input", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("output", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("failure", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("undo", sa.Text(), server_default="none", nullable=False),
+        sa.Column("counters", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
+        sa.Column("calls", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("turn", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("conversation", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("messages", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("items_total", sa.Integer(), nullable=True),
+        sa.Column("items_inserted", sa.Integer(), nullable=True),
+        sa.Column("items_started", sa.Integer(), nullable=True),
+        sa.Column("items_open", sa.Integer(), nullable=True),
+        sa.Column("items_failed", sa.Integer(), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(state IN ('cancelled', 'failed', 'skipped', 'succeeded')) = (ended_at IS NOT NULL)",
+            name=op.f("ck_steps_final_has_ended_at"),
+        ),
+        sa.CheckConstraint("kind IN ('tool', 'set', 'agent', 'approval')", name=op.f("ck_steps_kind_known")),
+        sa.CheckConstraint(
+            "state IN ('pending', 'ready', 'running', 'waiting', 'succeeded', 'failed', 'skipped', 'cancelled')",
+            name=op.f("ck_steps_state_known"),
+        ),
+        sa.CheckConstraint(
+            "undo IN ('none', 'recorded', 'running', 'done', 'failed', 'skipped')", name=op.f("ck_steps_undo_known")
+        ),
+        sa.CheckConstraint("(parent IS NULL) = (item_index IS NULL)", name=op.f("ck_steps_item_has_parent")),
+        sa.CheckConstraint("unmet_needs >= 0", name=op.f("ck_steps_unmet_needs_not_negative")),
+        sa.PrimaryKeyConstraint("workflow_id", "path", name=op.f("pk_steps")),
+        postgresql_with={"fillfactor": 45},
     )
     op.create_table(
         "switches",
@@ -286,12 +502,54 @@ def upgrade() -> None:
             name=op.f("ck_workflows_counters_not_negative"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workflows")),
-        postgresql_with={"fillfactor": 75},
+        postgresql_with={"fillfactor": 45},
     )
     op.create_index(
         "ix_workflows_open", "workflows", ["id"], unique=False, postgresql_where=sa.text("ended_at IS NULL")
     )
     op.create_index(op.f("ix_workflows_tenant_id_id"), "workflows", ["tenant_id", "id"], unique=False)
+    op.create_table(
+        "approvals",
+        sa.Column("workflow_id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("step", sa.Text(), nullable=False),
+        sa.Column("call_id", sa.Uuid(), nullable=True),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("title", sa.Text(), nullable=False),
+        sa.Column("show", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("allow", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("revision", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("arguments_sha256", sa.Text(), nullable=True),
+        sa.Column("approver", sa.Text(), server_default="anyone", nullable=False),
+        sa.Column("on_expire", sa.Text(), server_default="reject", nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("decision", sa.Text(), nullable=True),
+        sa.Column("values", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("comment", sa.Text(), nullable=True),
+        sa.Column("by", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(status = 'decided') = (decision IS NOT NULL)", name=op.f("ck_approvals_decided_has_decision")
+        ),
+        sa.CheckConstraint("kind IN ('step', 'tool', 'repeat', 'drift')", name=op.f("ck_approvals_kind_known")),
+        sa.CheckConstraint(
+            "status IN ('open', 'decided', 'expired', 'cancelled')", name=op.f("ck_approvals_status_known")
+        ),
+        sa.ForeignKeyConstraint(
+            ["workflow_id", "step"],
+            ["steps.workflow_id", "steps.path"],
+            name=op.f("fk_approvals_steps"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("workflow_id", "id", name=op.f("pk_approvals")),
+    )
+    op.create_index(op.f("ix_approvals_id"), "approvals", ["id"], unique=False)
+    op.create_index(
+        "ix_approvals_open", "approvals", ["tenant_id", "id"], unique=False, postgresql_where=sa.text("status = 'open'")
+    )
     op.create_table(
         "budgets",
         sa.Column("workflow_id", sa.Uuid(), nullable=False),
@@ -350,41 +608,6 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_deliveries_id"), "deliveries", ["id"], unique=False)
     op.create_table(
-        "events",
-        sa.Column("workflow_id", sa.Uuid(), nullable=False),
-        sa.Column("seq", sa.Integer(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("type", sa.Text(), nullable=False),
-        sa.Column("step", sa.Text(), nullable=True),
-        sa.Column("call_id", sa.Uuid(), nullable=True),
-        sa.Column("attempt_id", sa.Uuid(), nullable=True),
-        sa.Column("from_state", sa.Text(), nullable=True),
-        sa.Column("to_state", sa.Text(), nullable=True),
-        sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("tx", xid8.Xid8(), server_default=sa.text("pg_current_xact_id()"), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["workflow_id"], ["workflows.id"], name=op.f("fk_events_workflows"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("workflow_id", "seq", name=op.f("pk_events")),
-    )
-    op.create_table(
-        "payloads",
-        sa.Column("workflow_id", sa.Uuid(), nullable=False),
-        sa.Column("sha256", sa.Text(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("body", sa.LargeBinary(), nullable=False),
-        sa.Column("size", sa.Integer(), nullable=False),
-        sa.Column(
-            "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
-        ),
-        sa.ForeignKeyConstraint(
-            ["workflow_id"], ["workflows.id"], name=op.f("fk_payloads_workflows"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("workflow_id", "sha256", name=op.f("pk_payloads")),
-    )
-    op.create_table(
         "signals",
         sa.Column("workflow_id", sa.Uuid(), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -400,260 +623,40 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("workflow_id", "id", name=op.f("pk_signals")),
     )
-    op.create_table(
-        "steps",
-        sa.Column("workflow_id", sa.Uuid(), nullable=False),
-        sa.Column("path", sa.Text(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("parent", sa.Text(), nullable=True),
-        sa.Column("item_index", sa.Integer(), nullable=True),
-        sa.Column("item", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("title", sa.Text(), nullable=True),
-        sa.Column("unmet_needs", sa.Integer(), nullable=False),
-        sa.Column("input", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("output", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("failure", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("undo", sa.Text(), server_default="none", nullable=False),
-        sa.Column("counters", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
-        sa.Column("calls", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("turn", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("conversation", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("messages", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("items_total", sa.Integer(), nullable=True),
-        sa.Column("items_inserted", sa.Integer(), nullable=True),
-        sa.Column("items_started", sa.Integer(), nullable=True),
-        sa.Column("items_open", sa.Integer(), nullable=True),
-        sa.Column("items_failed", sa.Integer(), nullable=True),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "(state IN ('cancelled', 'failed', 'skipped', 'succeeded')) = (ended_at IS NOT NULL)",
-            name=op.f("ck_steps_final_has_ended_at"),
-        ),
-        sa.CheckConstraint("kind IN ('tool', 'set', 'agent', 'approval')", name=op.f("ck_steps_kind_known")),
-        sa.CheckConstraint(
-            "state IN ('pending', 'ready', 'running', 'waiting', 'succeeded', 'failed', 'skipped', 'cancelled')",
-            name=op.f("ck_steps_state_known"),
-        ),
-        sa.CheckConstraint(
-            "undo IN ('none', 'recorded', 'running', 'done', 'failed', 'skipped')", name=op.f("ck_steps_undo_known")
-        ),
-        sa.CheckConstraint("(parent IS NULL) = (item_index IS NULL)", name=op.f("ck_steps_item_has_parent")),
-        sa.CheckConstraint("unmet_needs >= 0", name=op.f("ck_steps_unmet_needs_not_negative")),
-        sa.ForeignKeyConstraint(["workflow_id"], ["workflows.id"], name=op.f("fk_steps_workflows"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("workflow_id", "path", name=op.f("pk_steps")),
-        postgresql_with={"fillfactor": 75},
-    )
-    op.create_table(
-        "approvals",
-        sa.Column("workflow_id", sa.Uuid(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("step", sa.Text(), nullable=False),
-        sa.Column("call_id", sa.Uuid(), nullable=True),
-        sa.Column("status", sa.Text(), nullable=False),
-        sa.Column("title", sa.Text(), nullable=False),
-        sa.Column("show", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("allow", postgresql.ARRAY(sa.Text()), nullable=False),
-        sa.Column("revision", sa.Integer(), server_default="1", nullable=False),
-        sa.Column("arguments_sha256", sa.Text(), nullable=True),
-        sa.Column("approver", sa.Text(), server_default="anyone", nullable=False),
-        sa.Column("on_expire", sa.Text(), server_default="reject", nullable=False),
-        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("decision", sa.Text(), nullable=True),
-        sa.Column("values", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("comment", sa.Text(), nullable=True),
-        sa.Column("by", sa.Text(), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "(status = 'decided') = (decision IS NOT NULL)", name=op.f("ck_approvals_decided_has_decision")
-        ),
-        sa.CheckConstraint("kind IN ('step', 'tool', 'repeat', 'drift')", name=op.f("ck_approvals_kind_known")),
-        sa.CheckConstraint(
-            "status IN ('open', 'decided', 'expired', 'cancelled')", name=op.f("ck_approvals_status_known")
-        ),
-        sa.ForeignKeyConstraint(
-            ["workflow_id", "step"],
-            ["steps.workflow_id", "steps.path"],
-            name=op.f("fk_approvals_steps"),
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("workflow_id", "id", name=op.f("pk_approvals")),
-    )
-    op.create_index(op.f("ix_approvals_id"), "approvals", ["id"], unique=False)
-    op.create_index(
-        "ix_approvals_open", "approvals", ["tenant_id", "id"], unique=False, postgresql_where=sa.text("status = 'open'")
-    )
-    op.create_table(
-        "calls",
-        sa.Column("workflow_id", sa.Uuid(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("step", sa.Text(), nullable=False),
-        sa.Column("n", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("tool", sa.Text(), nullable=True),
-        sa.Column("turn", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("ordinal", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("tool_use_id", sa.Text(), nullable=True),
-        sa.Column("args_sha256", sa.Text(), nullable=False),
-        sa.Column("effect", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("held_reason", sa.Text(), nullable=True),
-        sa.Column("attempt_id", sa.Uuid(), nullable=True),
-        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("lost_in_a_row", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("tries", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
-        sa.Column("request", postgresql.JSON(astext_type=sa.Text()), nullable=False),
-        sa.Column("key", sa.Text(), nullable=True),
-        sa.Column("business_key", sa.Boolean(), server_default="false", nullable=False),
-        sa.Column("generation", sa.Integer(), server_default="1", nullable=False),
-        sa.Column("key_ttl_ms", sa.BigInteger(), nullable=True),
-        sa.Column("key_deadline", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("timeout_ms", sa.BigInteger(), nullable=False),
-        sa.Column("settle_ms", sa.BigInteger(), nullable=False),
-        sa.Column("retry_of", sa.Uuid(), nullable=True),
-        sa.Column("change", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("recovery", postgresql.JSONB(astext_type=sa.Text()), server_default="[]", nullable=False),
-        sa.Column("target", sa.Uuid(), nullable=True),
-        sa.Column("probe_id", sa.Uuid(), nullable=True),
-        sa.Column("lane", sa.Text(), nullable=False),
-        sa.Column("priority", sa.SmallInteger(), server_default="0", nullable=False),
-        sa.Column("result", postgresql.JSON(astext_type=sa.Text()), nullable=True),
-        sa.Column("failure", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("doubt_since", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("resolved", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("undo", sa.Text(), server_default="none", nullable=False),
-        sa.Column("compensation", postgresql.JSON(astext_type=sa.Text()), nullable=True),
-        sa.Column("engine_version", sa.Integer(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("(state = 'held') = (held_reason IS NOT NULL)", name=op.f("ck_calls_held_has_reason")),
-        sa.CheckConstraint(
-            "(state IN ('abandoned', 'cancelled', 'failed', 'succeeded')) = (ended_at IS NOT NULL)",
-            name=op.f("ck_calls_final_has_ended_at"),
-        ),
-        sa.CheckConstraint(
-            "effect IN ('read_only', 'idempotent', 'keyed', 'checkable', 'at_most_once')",
-            name=op.f("ck_calls_effect_known"),
-        ),
-        sa.CheckConstraint(
-            "held_reason IN ('approval', 'pause', 'budget', 'quota', 'breaker', 'concurrency', 'poisoned', 'repeat', 'drift', 'operator', 'attached')",
-            name=op.f("ck_calls_held_reason_known"),
-        ),
-        sa.CheckConstraint(
-            "kind IN ('model', 'tool', 'probe', 'compensation', 'discover')", name=op.f("ck_calls_kind_known")
-        ),
-        sa.CheckConstraint("lane IN ('calls', 'deliveries')", name=op.f("ck_calls_lane_known")),
-        sa.CheckConstraint("state <> 'in_doubt' OR not_before IS NOT NULL", name=op.f("ck_calls_doubt_has_quarantine")),
-        sa.CheckConstraint("state <> 'intended' OR attempt_id IS NOT NULL", name=op.f("ck_calls_intended_has_attempt")),
-        sa.CheckConstraint(
-            "state IN ('held', 'due', 'intended', 'probing', 'in_doubt', 'succeeded', 'failed', 'cancelled', 'abandoned')",
-            name=op.f("ck_calls_state_known"),
-        ),
-        sa.CheckConstraint(
-            "undo IN ('none', 'recorded', 'running', 'done', 'failed', 'skipped')", name=op.f("ck_calls_undo_known")
-        ),
-        sa.CheckConstraint("generation >= 1", name=op.f("ck_calls_generation_from_one")),
-        sa.ForeignKeyConstraint(
-            ["workflow_id", "step"],
-            ["steps.workflow_id", "steps.path"],
-            name=op.f("fk_calls_steps"),
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("workflow_id", "id", name=op.f("pk_calls")),
-        sa.UniqueConstraint("workflow_id", "step", "n", name=op.f("uq_calls_workflow_id_step_n")),
-        postgresql_with={"fillfactor": 75},
-    )
-    op.create_index(
-        "ix_calls_attached", "calls", ["target"], unique=False, postgresql_where=sa.text("target IS NOT NULL")
-    )
-    op.create_index(op.f("ix_calls_id"), "calls", ["id"], unique=False)
-    op.create_index(
-        "ix_calls_repeat",
-        "calls",
-        ["workflow_id", "tool", "args_sha256"],
-        unique=False,
-        postgresql_where=sa.text("effect IN ('keyed', 'checkable', 'at_most_once')"),
-    )
-    op.create_index(
-        "ix_calls_undo",
-        "calls",
-        ["workflow_id", sa.literal_column("split_part(step, '.', 1)"), "n"],
-        unique=False,
-        postgresql_where=sa.text("undo = 'recorded'"),
-    )
-    op.create_table(
-        "messages",
-        sa.Column("workflow_id", sa.Uuid(), nullable=False),
-        sa.Column("step", sa.Text(), nullable=False),
-        sa.Column("conversation", sa.Integer(), nullable=False),
-        sa.Column("ordinal", sa.Integer(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("role", sa.Text(), nullable=False),
-        sa.Column("turn", sa.Integer(), nullable=False),
-        sa.Column("body", sa.LargeBinary(), nullable=False),
-        sa.Column(
-            "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
-        ),
-        sa.CheckConstraint("role IN ('user', 'assistant', 'system')", name=op.f("ck_messages_role_known")),
-        sa.ForeignKeyConstraint(
-            ["workflow_id", "step"],
-            ["steps.workflow_id", "steps.path"],
-            name=op.f("fk_messages_steps"),
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("workflow_id", "step", "conversation", "ordinal", name=op.f("pk_messages")),
-    )
-    op.create_table(
-        "attempts",
-        sa.Column("workflow_id", sa.Uuid(), nullable=False),
-        sa.Column("call_id", sa.Uuid(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("n", sa.Integer(), nullable=False),
-        sa.Column("worker", sa.Uuid(), nullable=False),
-        sa.Column("intended_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("received_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("send_deadline", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("outcome", sa.Text(), nullable=True),
-        sa.Column("lost_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("failure", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("status_code", sa.Integer(), nullable=True),
-        sa.Column("evidence", sa.Text(), nullable=True),
-        sa.Column("media_type", sa.Text(), nullable=True),
-        sa.Column("truncated", sa.Boolean(), server_default="false", nullable=False),
-        sa.Column("request_id", sa.Text(), nullable=True),
-        sa.Column("usage", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
-        sa.Column("cost_microusd", sa.BigInteger(), nullable=True),
-        sa.Column("reserved_microusd", sa.BigInteger(), nullable=True),
-        sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "outcome IN ('succeeded', 'failed', 'not_sent', 'unknown')", name=op.f("ck_attempts_outcome_known")
-        ),
-        sa.ForeignKeyConstraint(
-            ["workflow_id", "call_id"],
-            ["calls.workflow_id", "calls.id"],
-            name=op.f("fk_attempts_calls"),
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("workflow_id", "call_id", "id", name=op.f("pk_attempts")),
-        sa.UniqueConstraint("workflow_id", "call_id", "n", name=op.f("uq_attempts_workflow_id_call_id_n")),
-        postgresql_with={"fillfactor": 75},
-    )
 
 
 def downgrade() -> None:
-    op.drop_table("attempts")
+    op.drop_table("signals")
+    op.drop_index(op.f("ix_deliveries_id"), table_name="deliveries")
+    op.drop_table("deliveries")
+    op.drop_table("definition_versions")
+    op.drop_table("budgets")
+    op.drop_index("ix_approvals_open", table_name="approvals", postgresql_where=sa.text("status = 'open'"))
+    op.drop_index(op.f("ix_approvals_id"), table_name="approvals")
+    op.drop_table("approvals")
+    op.drop_index(op.f("ix_workflows_tenant_id_id"), table_name="workflows")
+    op.drop_index("ix_workflows_open", table_name="workflows", postgresql_where=sa.text("ended_at IS NULL"))
+    op.drop_table("workflows")
+    op.drop_table("workers")
+    op.drop_table("tools")
+    op.drop_table("tenants")
+    op.drop_table("system")
+    op.drop_table("switches")
+    op.drop_table("steps")
+    op.drop_table("plans")
+    op.drop_table("payloads")
     op.drop_table("messages")
+    op.drop_index(op.f("ix_idempotency_keys_workflow_id"), table_name="idempotency_keys")
+    op.drop_table("idempotency_keys")
+    op.drop_table("events")
+    op.drop_table("endpoints")
+    op.drop_index(op.f("ix_effect_keys_workflow_id"), table_name="effect_keys")
+    op.drop_table("effect_keys")
+    op.drop_index(op.f("ix_dues_workflow_id"), table_name="dues")
+    op.drop_index(op.f("ix_dues_worker"), table_name="dues", postgresql_where=sa.text("worker IS NOT NULL"))
+    op.drop_index(op.f("ix_dues_ring_at"), table_name="dues")
+    op.drop_table("dues")
+    op.drop_table("definitions")
     op.drop_index("ix_calls_undo", table_name="calls", postgresql_where=sa.text("undo = 'recorded'"))
     op.drop_index(
         "ix_calls_repeat",
@@ -663,36 +666,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_calls_id"), table_name="calls")
     op.drop_index("ix_calls_attached", table_name="calls", postgresql_where=sa.text("target IS NOT NULL"))
     op.drop_table("calls")
-    op.drop_index("ix_approvals_open", table_name="approvals", postgresql_where=sa.text("status = 'open'"))
-    op.drop_index(op.f("ix_approvals_id"), table_name="approvals")
-    op.drop_table("approvals")
-    op.drop_table("steps")
-    op.drop_table("signals")
-    op.drop_table("payloads")
-    op.drop_table("events")
-    op.drop_index(op.f("ix_deliveries_id"), table_name="deliveries")
-    op.drop_table("deliveries")
-    op.drop_table("definition_versions")
-    op.drop_table("budgets")
-    op.drop_index(op.f("ix_workflows_tenant_id_id"), table_name="workflows")
-    op.drop_index("ix_workflows_open", table_name="workflows", postgresql_where=sa.text("ended_at IS NULL"))
-    op.drop_table("workflows")
-    op.drop_table("workers")
-    op.drop_table("tools")
-    op.drop_table("tenants")
-    op.drop_table("system")
-    op.drop_table("switches")
-    op.drop_table("plans")
-    op.drop_index(op.f("ix_idempotency_keys_workflow_id"), table_name="idempotency_keys")
-    op.drop_table("idempotency_keys")
-    op.drop_table("endpoints")
-    op.drop_index(op.f("ix_effect_keys_workflow_id"), table_name="effect_keys")
-    op.drop_table("effect_keys")
-    op.drop_index(op.f("ix_dues_workflow_id"), table_name="dues")
-    op.drop_index(op.f("ix_dues_worker"), table_name="dues", postgresql_where=sa.text("worker IS NOT NULL"))
-    op.drop_index(op.f("ix_dues_ring_at"), table_name="dues")
-    op.drop_table("dues")
-    op.drop_table("definitions")
     op.drop_table("breakers")
     op.drop_table("audit")
+    op.drop_table("attempts")
     op.drop_table("api_keys")

@@ -104,7 +104,8 @@ _QUERIES: Final = {
     "S8: a call that is due or in flight without a due of that kind": """
         SELECT c.workflow_id, c.id, c.state FROM calls c
         WHERE c.workflow_id = ANY(%(workflows)s) AND c.state IN ('due', 'intended') AND NOT EXISTS (
-          SELECT FROM dues d WHERE d.ref = c.id AND d.kind = CASE c.state WHEN 'due' THEN 'call' ELSE 'attempt' END)""",
+          SELECT FROM dues d
+          WHERE d.ref = c.id AND (d.kind = 'call' OR d.kind = 'attempt' AND c.state = 'intended'))""",
     "counters that are not what is counted": """
         SELECT w.id, w.open_calls, w.doubts, w.held, w.waits, w.steps_open, found.* FROM workflows w, LATERAL (SELECT
           (SELECT count(*) FROM calls c WHERE c.workflow_id = w.id AND c.state IN ('due', 'intended', 'probing')) AS o,

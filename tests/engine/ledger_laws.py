@@ -25,7 +25,8 @@ LAWS: Final = {
           SELECT array_agg(kind ORDER BY kind) AS kinds FROM dues WHERE ref = c.id) d ON true
         WHERE CASE
           WHEN c.state = 'due' THEN d.kinds IS DISTINCT FROM ARRAY['call']
-          WHEN c.state = 'intended' THEN d.kinds IS NULL OR d.kinds NOT IN (ARRAY['attempt'], ARRAY['result'])
+          WHEN c.state = 'intended' THEN
+            d.kinds IS NULL OR d.kinds NOT IN (ARRAY['call'], ARRAY['attempt'], ARRAY['result'])
           WHEN c.held_reason = 'attached' THEN d.kinds IS DISTINCT FROM ARRAY['attached']
           WHEN c.held_reason = 'operator' THEN d.kinds IS DISTINCT FROM ARRAY['switch']
           ELSE d.kinds IS NOT NULL END""",

@@ -313,7 +313,11 @@ class World:
         await self.rows(
             "UPDATE workers SET lease_until = clock_timestamp() - interval '1 ms' WHERE lost_at IS NOT NULL"
         )
-        await self.rows("UPDATE dues SET ring_at = clock_timestamp() WHERE kind = 'attempt'")
+        await self.rows(
+            "UPDATE dues d SET kind = 'attempt', worker = a.worker, ring_at = clock_timestamp() FROM attempts a "
+            "JOIN calls c ON c.id = a.call_id AND c.attempt_id = a.id AND c.state = 'intended' "
+            "WHERE d.ref = c.id AND d.kind IN ('call', 'attempt')"
+        )
 
     async def end_quarantines(self) -> None:
         await self.rows(
