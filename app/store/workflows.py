@@ -18,6 +18,7 @@ from pydantic_core import to_json
 from sqlalchemy import Table
 
 from app.domain import canonical
+from app.domain.states import DueKind
 from app.domain.transition import Transition
 from app.store import columns, tables
 
@@ -104,6 +105,8 @@ _STATEMENTS: Final[Mapping[str, str]] = {
     "deliveries": _insert(tables.deliveries, _DELIVERY, "rows"),
     "dues_gone": "DELETE FROM dues d USING json_to_recordset(%(rows)s::json) AS x(kind text, ref uuid) "
     "WHERE d.kind = x.kind AND d.ref = x.ref",
+    # Of a call that is new: there cannot be one yet, and a plain insert writes less than one that looks.
+    "new_dues": _insert(tables.dues, _DUE, "rows"),
     # A stream that waits for its receiver keeps its own time: what is new queues behind it. DO UPDATE and not DO
     # NOTHING, because only an update waits for a transaction that is just deleting that due.
     "dues": _insert(
@@ -273,7 +276,7 @@ def _rows(transitions: Sequence[Transition]) -> dict[str, list[dict[str, Any]]]:
             if due is None:
                 rows["dues_gone"].append({"kind": kind, "ref": ref})
             elif not (t.end_dues and kind != "delivery"):
-                rows["dues"].append(
+                rows["new_dues" if kind == DueKind.CALL and ref in new_calls else "dues"].append(
                     {
                         "kind": due.kind, "ref": due.ref, "tenant_id": tenant, "workflow_id": workflow,
                         "note": due.note, "lane": due.lane, "priority": due.priority, "due_at": due.due_at,

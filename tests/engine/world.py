@@ -314,9 +314,8 @@ class World:
             "UPDATE workers SET lease_until = clock_timestamp() - interval '1 ms' WHERE lost_at IS NOT NULL"
         )
         await self.rows(
-            "UPDATE dues d SET kind = 'attempt', worker = a.worker, ring_at = clock_timestamp() FROM attempts a "
-            "JOIN calls c ON c.id = a.call_id AND c.attempt_id = a.id AND c.state = 'intended' "
-            "WHERE d.ref = c.id AND d.kind IN ('call', 'attempt')"
+            "UPDATE dues d SET kind = 'attempt', worker = a.worker, ring_at = clock_timestamp() FROM attempts a JOIN "
+            "calls c ON c.id = a.call_id AND c.attempt_id = a.id WHERE c.state = 'intended' AND d.ref = c.id"
         )
 
     async def end_quarantines(self) -> None:
