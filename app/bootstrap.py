@@ -16,6 +16,8 @@ from app.ports.http_tools import HttpTools
 from app.ports.marker import Marker
 from app.ports.model import ClaudeModel
 from app.ports.outbound import OutboundPolicy
+from app.ports.python_tools import PythonTools
+from app.ports.tools import Tools
 from app.ports.webhooks import Webhooks
 from app.settings import Settings
 from app.store.database import Database
@@ -28,7 +30,9 @@ class RealServices(Services):
     closing: list[Callable[[], Awaitable[object]]]
 
     async def warm(self) -> None:
-        """Load what the first call would wait for: the model SDK takes seconds to import."""
+        """Load what the first call would wait for: the model SDK takes seconds to import. Say which tools are here."""
+        if isinstance(self.tools, Tools):
+            await self.tools.python.warm()
         if isinstance(self.models, ClaudeModel):
             await self.models.warm()
 
@@ -61,7 +65,12 @@ def build_services(settings: Settings, *, worker_name: str | None) -> RealServic
 
 def _equip_worker(services: RealServices, settings: Settings, name: str) -> None:
     key = settings.anthropic_api_key
-    tools = HttpTools(services.outbound, secrets=settings.secrets, response_limit=settings.response_limit)
+    tools = Tools(
+        http=HttpTools(services.outbound, secrets=settings.secrets, response_limit=settings.response_limit),
+        python=PythonTools(
+            secrets=settings.secrets, response_limit=settings.response_limit, threads=settings.concurrency, where=name
+        ),
+    )
     models = ClaudeModel(base_url=settings.anthropic_base_url, api_key=None if key is None else key.get_secret_value())
     webhooks, marker = Webhooks(services.outbound), Marker(settings.redis_url)
     services.tools, services.models, services.webhooks, services.marker = tools, models, webhooks, marker

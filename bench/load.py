@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from bench.stack import NOOP, Stack
+from bench.stack import IN_PROCESS, Stack
 
 STEPS: Final = 10
 
@@ -36,24 +36,24 @@ _OPEN: Final = "SELECT count(*) FROM dues WHERE kind = 'deadline'"
 """Every open workflow has exactly one such row, and the table is narrow."""
 
 
-def definition() -> dict[str, Any]:
+def definition(tool: str = IN_PROCESS) -> dict[str, Any]:
     """A chain: each step takes the output of the one before it."""
     steps: dict[str, Any] = {}
     for n in range(1, STEPS + 1):
         arguments: dict[str, Any] = {"workflow": "${{ input.n }}", "step": n}
         if n > 1:
             arguments["before"] = f"${{{{ steps.s{n - 1}.output }}}}"
-        steps[f"s{n}"] = {"tool": NOOP, "with": arguments}
+        steps[f"s{n}"] = {"tool": tool, "with": arguments}
     return {"name": "bench-chain", "input": {"n": {"type": "integer"}}, "steps": steps}
 
 
 class Client:
     """One kept connection to the API."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, *, tool: str = IN_PROCESS) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(stack.url).netloc, timeout=70)
         self._headers = {"Authorization": f"Bearer {stack.key}", "Content-Type": "application/json"}
-        self._definition = definition()
+        self._definition = definition(tool)
 
     def submit(self, n: int, *, wait: int | None = None) -> dict[str, Any]:
         """Submit chain number `n`; with `wait`, hold the answer until it ended or so many seconds are over."""
@@ -77,6 +77,7 @@ class Load:
     """Keeps `IN_FLIGHT` workflows open until told to stop."""
 
     stack: Stack
+    tool: str = IN_PROCESS
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     submitted: int = 0
     _orders: queue.SimpleQueue[int | None] = field(default_factory=queue.SimpleQueue)
@@ -120,7 +121,7 @@ class Load:
         return 0 if row is None else int(row[0])
 
     def _submit_forever(self) -> None:
-        client = Client(self.stack)
+        client = Client(self.stack, tool=self.tool)
         try:
             while (n := self._orders.get()) is not None:
                 client.submit(n)

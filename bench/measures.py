@@ -89,6 +89,31 @@ def durations(connection: Connection, since: datetime) -> list[float]:
     return [float(row[0]) for row in rows]
 
 
+_PAYLOADS: Final = """
+SELECT (SELECT coalesce(sum(octet_length(input::text)), 0) FROM workflows)
+  + (SELECT coalesce(sum(octet_length(request::text) + coalesce(octet_length(result::text), 0)), 0) FROM calls)
+  + (SELECT coalesce(sum(coalesce(octet_length(input::text), 0) + coalesce(octet_length(output::text), 0)), 0)
+     FROM steps)
+  + (SELECT coalesce(sum(size), 0) FROM payloads)"""
+
+
+def payload_bytes(connection: Connection) -> int:
+    """What is stored of inputs, requests, answers, results and outputs, as text: bytes that are not ours to save."""
+    row = connection.execute(_PAYLOADS).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def first_calls(connection: Connection, since: datetime) -> list[float]:
+    """Milliseconds from `workflow.accepted` (its transaction's clock) to the moment the first call was sent."""
+    rows = connection.execute(
+        """SELECT extract(epoch FROM min(a.sent_at) - e.at) * 1000 FROM events e
+           JOIN attempts a ON a.workflow_id = e.workflow_id
+           WHERE e.type = 'workflow.accepted' AND e.at >= %s GROUP BY e.workflow_id, e.at""",
+        [since],
+    ).fetchall()
+    return [float(row[0]) for row in rows]
+
+
 def faults(connection: Connection, *, workflows: int, steps: int) -> list[str]:
     """What is wrong with what was done: a fast engine that loses or repeats a step has no speed."""
     row = connection.execute(

@@ -31,10 +31,13 @@ from app.embedded.worker_group import WORKER
 from app.engine.bootstrapping import ensure_tenant
 from app.engine.register_tools import register_tools
 from app.store.database import Database
+from bench import instant_tools
 
 DATABASE: Final = "surefoot"
 ROLES: Final = ("api", "worker")
-NOOP: Final = "demo.noop"
+OVER_HTTP: Final = "demo.noop"
+IN_PROCESS: Final = "bench.noop"
+"""The same nothing as an HTTP call to a local server, and as a Python function in the worker."""
 
 START_WITHIN: Final = 60.0
 """Seconds any part has to become ready: importing Python programs on two busy cores takes a few."""
@@ -71,7 +74,7 @@ def running(*, processes: int) -> Iterator[Stack]:
         owner = postgres.ensure_database(DATABASE)
         schema.upgrade(owner)
         _make_roles(owner)
-        environment = _environment(owner, valkey.url)
+        environment = _environment(owner, valkey.url, site=instant_tools.site(home / "site"))
         tools_port = home / "tools.port"
         argv = (*parts.TOOLS, "--port", "0", "--port-file", str(tools_port))
         noop = _start(stack, "tools", argv, environment, home)
@@ -128,10 +131,11 @@ def _await(what: str, ready: Callable[[], bool], child: subprocess.Popen[bytes],
         time.sleep(_POLL)
 
 
-def _environment(database_url: str, redis_url: str) -> dict[str, str]:
+def _environment(database_url: str, redis_url: str, *, site: Path) -> dict[str, str]:
     """The caller's, without settings of theirs: they would change what is measured."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("SUREFOOT_", "ANTHROPIC_", "PG"))}
     return own | {
+        "PYTHONPATH": os.pathsep.join((str(Path.cwd()), str(site))),
         "SUREFOOT_DATABASE_URL": database_url,
         "SUREFOOT_REDIS_URL": redis_url,
         "SUREFOOT_OUTBOUND_ALLOW": parts.OUTBOUND_DEFAULT,
@@ -156,8 +160,9 @@ async def _prepare(url: str, tools_url: str) -> str:
     """A tenant and the noop tool; the tenant's key."""
     database = Database(url, pool_size=1)
     try:
+        declared = {OVER_HTTP: tools.noop_declaration(tools_url), IN_PROCESS: instant_tools.DECLARATION}
         key, _ = await ensure_tenant(database)
-        await register_tools(database, {NOOP: tools.noop_declaration(tools_url)})
+        await register_tools(database, declared)
         return key
     finally:
         await database.close()

@@ -75,7 +75,14 @@ class EventLoop:
 
     def _run_forever(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        while True:
+            try:
+                self._loop.run_forever()
+                return
+            except (SystemExit, KeyboardInterrupt):
+                # asyncio lets these through from any task. A task that a tool's function has started may raise them;
+                # it ends nobody's calls but its own.
+                log.exception("exit_raised_in_task")
 
     def _tick(self) -> None:
         now = time.monotonic()

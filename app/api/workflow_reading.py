@@ -7,7 +7,7 @@ changes exactly when the object does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -19,12 +19,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.api.context import services_of, stopping_of
 from app.api.shapes.workflow import Workflow, workflow_shape
 from app.domain import headlines, ids
-from app.domain.states import FINAL_STATUSES, WorkflowStatus
+from app.domain.states import FINAL_STATUSES, StepState, WorkflowStatus
+from app.engine.submission import Seen
 from app.errors import NotFound
-from app.store import why_views, workflow_views
+from app.store import why_views, workflow_glance, workflow_views
 from app.store.workflow_views import Row, Waits
 
-FIRST_POLL: Final = 0.05
+POLLS: Final = "poll"
+POLLING: Final = 4
+"""Connections for polls: each answers thousands a second, far more than one process asks."""
+
+FIRST_POLL: Final = 0.02
 """Seconds. A held request asks soon at first (a workflow of quick calls takes parts of a second) …"""
 SLOWEST_POLL: Final = 1.0
 """… and then ever more slowly: two queries a second for an hour-long workflow help nobody."""
@@ -35,6 +40,7 @@ NEEDS_A_PERSON: Final = frozenset({WorkflowStatus.WAITING, WorkflowStatus.PAUSED
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
+    id: UUID
     shape: Workflow
     revision: int
     etag: str
@@ -65,16 +71,34 @@ async def row_of(connection: AsyncConnection, *, tenant_id: UUID, workflow_id: U
 
 async def read(request: Request, *, tenant_id: UUID, workflow_id: UUID) -> Reading:
     """Raises NotFound, also for another tenant's workflow."""
+    async with services_of(request).database.hot(POLLS, size=POLLING) as polling:
+        seen = await workflow_glance.glance(polling, tenant_id=tenant_id, workflow_id=workflow_id)
+    if seen is not None:
+        headline = headlines.workflow_headline(seen.row, steps=seen.busy, calls=[])
+        return _reading(seen.row, headline=headline, waits=Waits(), symptoms=seen.symptoms)
     async with services_of(request).database.reading() as connection:
         row = await row_of(connection, tenant_id=tenant_id, workflow_id=workflow_id)
         waits = (await workflow_views.waits(connection, [row]))[workflow_id]
         symptoms = (await workflow_views.symptoms(connection, [row])).get(workflow_id, [])
         headline = await headline_of(connection, row, waits=waits)
+    return _reading(row, headline=headline, waits=waits, symptoms=symptoms)
+
+
+def of_acceptance(seen: Seen) -> Reading:
+    """What `read` would have said at the commit that accepted it, without reading."""
+    row = workflow_views.row_of_aggregate(seen.workflow)
+    busy = [{"path": path, "parent": None, "state": StepState.RUNNING} for path in seen.busy]
+    headline = headlines.workflow_headline(row, steps=busy, calls=[])
+    symptoms = workflow_views.words(due=seen.due, late=False, again=False, worker=seen.worker)
+    return _reading(row, headline=headline, waits=Waits(), symptoms=symptoms)
+
+
+def _reading(row: Row, *, headline: str, waits: Waits, symptoms: Sequence[str]) -> Reading:
     shape = workflow_shape(row, headline=headline, waits=waits, symptoms=symptoms)
     asked_now = ["asking"] if any(call["asking"] and call["next_at"] is None for call in waits.pending) else []
     etag = "-".join([str(row["revision"]), *symptoms, *asked_now])
     needs_operator = row["saga"] == "held" or (row["undos_failed"] > 0 and row["open_calls"] == 0)
-    return Reading(shape=shape, revision=row["revision"], etag=f'"{etag}"', needs_operator=needs_operator)
+    return Reading(id=row["id"], shape=shape, revision=row["revision"], etag=f'"{etag}"', needs_operator=needs_operator)
 
 
 async def headline_of(connection: AsyncConnection, row: Row, *, waits: Waits | None = None) -> str:
@@ -92,15 +116,14 @@ async def headline_of(connection: AsyncConnection, row: Row, *, waits: Waits | N
 
 
 async def hold(
-    request: Request, *, tenant_id: UUID, workflow_id: UUID, seconds: float, enough: Callable[[Reading], bool]
+    request: Request, reading: Reading, *, tenant_id: UUID, seconds: float, enough: Callable[[Reading], bool]
 ) -> Reading:
-    """Reads until it is enough, the time is up, the client is gone or the server stops; the last reading.
+    """Reads again until it is enough, the time is up, the client is gone or the server stops; the last reading.
 
     Between readings only the revision is asked for.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + seconds
-    reading = await read(request, tenant_id=tenant_id, workflow_id=workflow_id)
     pause = FIRST_POLL
     stopping = stopping_of(request)
     while not enough(reading) and clock() < until and not stopping.is_set():
@@ -110,9 +133,9 @@ async def hold(
         pause = min(pause * POLL_GROWTH, SLOWEST_POLL)
         if await request.is_disconnected():
             break
-        async with services_of(request).database.reading() as connection:
-            revision = await workflow_views.revision(connection, tenant_id=tenant_id, workflow_id=workflow_id)
+        async with services_of(request).database.hot(POLLS, size=POLLING) as connection:
+            revision = await workflow_glance.revision(connection, tenant_id=tenant_id, workflow_id=reading.id)
         # What depends on time (a worker that died) changes without a revision: looked at now and then, too.
         if revision != reading.revision or pause >= SLOWEST_POLL:
-            reading = await read(request, tenant_id=tenant_id, workflow_id=workflow_id)
+            reading = await read(request, tenant_id=tenant_id, workflow_id=reading.id)
     return reading

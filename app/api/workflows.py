@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Final
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
@@ -26,8 +25,16 @@ from app.domain.states import FINAL_STATUSES
 from app.domain.transition import DEFAULT_WEBHOOK_EVENTS
 from app.engine import submit
 from app.engine.submit import Submission, Submitted
-from app.errors import DefinitionInvalid, IdempotencyKeyReused, InputInvalid, InvalidValue, SurefootError, Unsupported
-from app.store import key_lookup, workflow_views
+from app.errors import (
+    DefinitionInvalid,
+    IdempotencyKeyReused,
+    InputInvalid,
+    InvalidValue,
+    RequestInProgress,
+    SurefootError,
+    Unsupported,
+)
+from app.store import submissions, workflow_views
 from app.store.workflow_views import WorkflowFilters
 
 router = APIRouter(tags=["workflows"])
@@ -58,22 +65,24 @@ async def submit_workflow(
     answers with the same workflow (`Idempotent-Replayed: true`); `Prefer: wait=30` holds the answer until it ends."""
     key = idempotency.required_key(request.headers)
     value = await body.read_object(request)
-    route = key_lookup.SUBMIT_ROUTE
-    fingerprint = idempotency.fingerprint(route=route, body=value)
-    async with services_of(request).database.reading() as connection:
-        owner = await key_lookup.find(connection, tenant_id=caller.tenant_id, route=route, key=key)
-    if owner is not None and owner.workflow_id is not None:
-        if owner.fingerprint != fingerprint.whole:
-            raise IdempotencyKeyReused(
-                f"The key {key!r:.80} was used with another body.",
-                faults=submit.differing(owner.field_hashes, fingerprint.fields),
-            )
-        return await _accepted(
-            request, caller, owner.workflow_id, status=owner.response_status, headers={"Idempotent-Replayed": "true"}
+    fingerprint = idempotency.fingerprint(route=submit.ROUTE, body=value)
+    try:
+        submitted = await _submit(request, caller, key=key, fingerprint=fingerprint, value=value)
+    except SurefootError as refused:
+        if isinstance(refused, IdempotencyKeyReused | RequestInProgress):
+            raise
+        # What the key was used for goes before whatever is wrong with this body.
+        begun = await submit.replay(
+            services_of(request),
+            tenant_id=caller.tenant_id,
+            key=key,
+            fingerprint=fingerprint.whole,
+            field_hashes=fingerprint.fields,
         )
-    submitted = await _submit(request, caller, key=key, fingerprint=fingerprint, value=value)
-    headers = {"Idempotent-Replayed": "true"} if submitted.replayed else {}
-    return await _accepted(request, caller, submitted.workflow_id, status=202, headers=headers)
+        if begun is None:
+            raise
+        submitted = begun
+    return await _accepted(request, caller, submitted)
 
 
 async def _submit(
@@ -86,7 +95,7 @@ async def _submit(
         tenant_id=caller.tenant_id,
         key=key,
         fingerprint=fingerprint.whole,
-        field_hashes=dict(fingerprint.fields),
+        field_hashes=fingerprint.fields,
         definition=checked.definition,
         definition_text=checked.definition_text,
         source_name=checked.source_name,
@@ -120,24 +129,25 @@ def _placed(error: SurefootError, *, under: str) -> SurefootError:
     return type(error)(error.detail, fix=error.how, faults=faults, extra=error.extra, retry_after=error.retry_after)
 
 
-async def _accepted(
-    request: Request, caller: Caller, workflow_id: UUID, *, status: int, headers: Mapping[str, str]
-) -> Response:
+async def _accepted(request: Request, caller: Caller, submitted: Submitted) -> Response:
     """202 and where to look; 200 if the client waited for the end and it came."""
     seconds = preferences.wait_seconds(request.headers)
-    more = dict(headers)
-    if seconds is None:
-        reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=workflow_id)
+    status = submissions.ACCEPTED
+    headers = {"Idempotent-Replayed": "true"} if submitted.replayed else {}
+    if submitted.seen is not None:
+        reading = workflow_reading.of_acceptance(submitted.seen)
     else:
+        reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=submitted.workflow_id)
+    if seconds is not None:
         reading = await workflow_reading.hold(
-            request, tenant_id=caller.tenant_id, workflow_id=workflow_id, seconds=seconds, enough=_settled
+            request, reading, tenant_id=caller.tenant_id, seconds=seconds, enough=_settled
         )
-        more["Preference-Applied"] = f"wait={seconds}"
+        headers["Preference-Applied"] = f"wait={seconds}"
         status = 200 if reading.settled else status
     if reading.shape.status not in FINAL_STATUSES:
-        more["Retry-After"] = RETRY_AFTER
-    place = {"Location": reading.shape.links.self, "ETag": reading.etag}
-    return answering.answer(request, reading.shape, status=status, headers=place | more)
+        headers["Retry-After"] = RETRY_AFTER
+    headers |= {"Location": reading.shape.links.self, "ETag": reading.etag}
+    return answering.answer(request, reading.shape, status=status, headers=headers)
 
 
 @router.get(
@@ -234,14 +244,14 @@ async def get_workflow(
     when it changed. `next_poll_ms` says when to look again."""
     workflow_id = workflow_id_of(workflow)
     seconds = preferences.wait_seconds(request.headers)
+    reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=workflow_id)
     if seconds is None:
-        reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=workflow_id)
         return answering.answer(request, reading.shape, etag=reading.etag)
     changed = "if-none-match" in request.headers
     reading = await workflow_reading.hold(
         request,
+        reading,
         tenant_id=caller.tenant_id,
-        workflow_id=workflow_id,
         seconds=seconds,
         enough=(lambda now: not preferences.known_etag(request.headers, now.etag)) if changed else _settled,
     )

@@ -2,7 +2,8 @@
 
 It sends real requests to the real tool (twice with one key, once with the answer lost, …), counts by the tool's probe
 what that came to, and says whether the declared effect class is true. It says what it will send and asks first. Needs
-no server: it uses the workers' own port and outbound guard.
+no server: it uses the workers' own ports and outbound guard. A Python tool's function is called in this process, which
+therefore needs its package (`surefoot tool installed`).
 
 Exit codes: 0 true, or at_most_once, of which nothing can be checked · 1 usage, or nothing could be told · 2 the
 declaration is not true · 5 the tool cannot be reached.
@@ -48,6 +49,9 @@ _SENT: Final = {
     "keyed": "5 requests with 2 keys, which should come to 2 effects",
     "checkable": "1 request, and a second one if the probe does not find the first",
 }
+
+THREADS: Final = 4
+"""One call at a time is made; a function that outlives its deadline keeps one."""
 
 tools = typer.Typer(help="Look at tools by themselves.", add_completion=False, rich_markup_mode=None)
 
@@ -154,7 +158,7 @@ def _case(tool: Tool, written: str | None, witness: Witness | None) -> Case:
 def _ask_first(case: Case) -> None:
     tool = case.tool
     printing.note(f"{tool.name} is declared {tool.effect.value}. This sends {_SENT[tool.effect.value]}:")
-    printing.note(f"  {tool.http.method} {plain(_url(tool))}")
+    printing.note(f"  {plain(_place(tool))}")
     for line in printing.pretty(case.arguments):
         printing.note(f"  {line}")
     if case.witness is None:
@@ -167,17 +171,24 @@ def _ask_first(case: Case) -> None:
 
 async def _try(case: Case, settings: Settings) -> tuple[list[Try], Laws]:
     from app.cli import tool_conformance
-    from app.cli.tool_trying import Bench
+    from app.cli.tool_trying import Bench, Unheard
     from app.embedded.parts import OUTBOUND_DEFAULT
     from app.ports.addresses import OutboundPolicy
     from app.ports.cutting import Cutter
     from app.ports.http_tools import HttpTools
+    from app.ports.python_tools import PythonTools
+    from app.ports.tools import Tools
 
     # As `surefoot up`: a developer's own tools may be tried unless the operator said which hosts may.
     named = "SUREFOOT_OUTBOUND_ALLOW" in os.environ
     policy = OutboundPolicy.parse(settings.outbound_allow if named else OUTBOUND_DEFAULT)
-    port = HttpTools(policy, secrets=settings.secrets, response_limit=settings.response_limit)
-    bench = Bench(case, port=port, cutter=Cutter(policy, secrets=settings.secrets))
+    limit, secrets = settings.response_limit, settings.secrets
+    port = Tools(
+        http=HttpTools(policy, secrets=secrets, response_limit=limit),
+        python=PythonTools(secrets=secrets, response_limit=limit, threads=THREADS, where="this machine"),
+    )
+    losing = Cutter(policy, secrets=secrets) if case.tool.python is None else Unheard(port=port)
+    bench = Bench(case, port=port, cutter=losing)
     try:
         return bench.tries, await tool_conformance.conform(bench)
     finally:
@@ -223,9 +234,12 @@ def _answer(tried: Try) -> str:
     if tried.status is None:
         return "lost"
     text = json.dumps(tried.body, ensure_ascii=False)
-    return f"{tried.status} {text if len(text) <= 40 else text[:39] + '…'}"
+    return f"{tried.said} {text if len(text) <= 40 else text[:39] + '…'}"
 
 
-def _url(tool: Tool) -> str:
+def _place(tool: Tool) -> str:
     """As far as it is known before anything is filled in: never with a secret."""
-    return str(tool.http.url.render({})) if tool.http.url.literal else "(its url is made when it is sent)"
+    if tool.http is None:
+        return f"python {tool.python}, called in this process"
+    url = tool.http.url
+    return f"{tool.http.method} {url.render({}) if url.literal else '(its url is made when it is sent)'}"

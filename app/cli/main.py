@@ -22,6 +22,7 @@ from app.cli import (
     doctor,
     effects,
     explaining,
+    installed_tools,
     looking,
     operating,
     printing,
@@ -86,6 +87,7 @@ app.command("hold")(operating.hold)
 app.command("release")(operating.release)
 app.command("holds")(operating.holds)
 app.command("demo")(demo.demo)
+checking_tools.tools.command("installed")(installed_tools.installed)
 app.add_typer(checking_tools.tools, name="tool")
 app.command("up")(processes.up)
 app.command("api")(processes.api)

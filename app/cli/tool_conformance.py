@@ -159,8 +159,8 @@ def _refused(says: str, other: Try) -> Law:
     """What can happen only once is refused under another key. That too shows that the key is what is recognised: the
     first key was answered as before."""
     if other.status is not None and 400 <= other.status < 500:
-        return Law(says=says, holds=True, seen=f"another key is another request: it was refused ({other.status})")
-    return Law(says=says, holds=None, seen=f"the other key was answered {other.status}")
+        return Law(says=says, holds=True, seen=f"another key is another request: it was refused ({other.said})")
+    return Law(says=says, holds=None, seen=f"the other key was answered {other.said}")
 
 
 async def _found_with_key(bench: Bench, before: Seen, key: str) -> Laws:
@@ -190,7 +190,7 @@ async def _checkable(bench: Bench) -> Laws:
     again = await bench.first()
     found, _ = await bench.until_found(None, seconds=settle)
     if not found:
-        seen = f"it answered {again.status}, and {settle:g} s later the probe does not find it"
+        seen = f"it answered {again.said}, and {settle:g} s later the probe does not find it"
         return [absent, Law(says="the probe finds it", holds=False, seen=seen)]
     return [
         absent,
@@ -234,12 +234,14 @@ def _answered_again(bench: Bench, again: Try) -> Law:
     """A repeat after a lost answer must not look like a failure of what was done."""
     says = "a repeat is answered as a success"
     if again.carried_out:
-        return Law(says=says, holds=True, seen=f"{again.status}")
+        return Law(says=says, holds=True, seen=again.said)
     declared = bench.case.tool.on_repeat_status.get(again.status or 0)
     if declared == "succeeded":
-        return Law(says=says, holds=True, seen=f"{again.status}, declared in on_repeat_status")
+        return Law(says=says, holds=True, seen=f"{again.said}, declared in on_repeat_status")
     fix = f"declare on_repeat_status: {{{again.status}: succeeded}} if that means it is done already"
-    return Law(says=says, holds=False, seen=f"{again.status} after {bench.tries[0].status}; {fix}")
+    if bench.case.tool.python is not None:
+        fix = "let it return what it finds done already"
+    return Law(says=says, holds=False, seen=f"{again.said} after {bench.tries[0].said}; {fix}")
 
 
 def _change(one: Seen, other: Seen) -> str:

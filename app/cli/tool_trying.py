@@ -1,7 +1,8 @@
 """The bench a tool is tried on: sends requests, loses answers on purpose, asks the witness, keeps what was seen.
 
 Each `Try` is one request as a worker would send it (the same port, the same guard), with what the witness said after
-it. Raises `Stop` where nothing can be learnt: not reached, refused, no certain answer.
+it. Of a Python tool a request is a call of its function in this process, and an answer is lost by not looking at it.
+Raises `Stop` where nothing can be learnt: not reached, refused, no certain answer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from app.cli.exits import UNREACHABLE, USAGE, Stop
 from app.cli.tool_witness import Seen, Witness
@@ -19,11 +20,15 @@ from app.domain.certainty import SUCCESS
 from app.domain.outcomes import JSON, Outcome
 from app.domain.plan import Tool
 from app.domain.states import AttemptOutcome, EffectClass, FailureKind
-from app.ports.cutting import Cutter, NotCut
+from app.ports.cutting import NotCut
 from app.ports.world import ToolPort, ToolRequest
 
 IN_PROGRESS: Final = 409
 """What a keyed tool answers while it is still at work on the request with this key."""
+
+RETURNED: Final = 200
+REFUSED: Final = 422
+"""What a function that returned, or definitely failed, counts as among answers: its own have no status."""
 
 _PAUSE: Final = 0.1
 """Seconds between two looks at something that takes its time."""
@@ -39,6 +44,8 @@ class Try:
     key: str | None
     status: int | None
     """None: the answer was not waited for."""
+    said: str
+    """The answer in a word: its status, or what the function did."""
     body: JSON
     seen: Seen | None
     """What the witness said after it; None without one."""
@@ -46,6 +53,24 @@ class Try:
     @property
     def carried_out(self) -> bool:
         return self.status in SUCCESS
+
+
+class Losing(Protocol):
+    """Sends a request whose answer nobody waits for. Raises `NotCut` if it did not leave."""
+
+    async def send(self, request: ToolRequest, *, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unheard:
+    """Loses the answer of a function: it is called as always, and nobody looks at what it came to."""
+
+    port: ToolPort
+
+    async def send(self, request: ToolRequest, *, seconds: float) -> None:
+        outcome = await self.port.send(request, seconds=seconds, may_send=lambda: True)
+        if outcome.certainty is AttemptOutcome.NOT_SENT and outcome.failure is not None:
+            raise NotCut(outcome.failure.message.rstrip("."))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +87,7 @@ class Case:
 
 
 class Bench:
-    def __init__(self, case: Case, *, port: ToolPort, cutter: Cutter) -> None:
+    def __init__(self, case: Case, *, port: ToolPort, cutter: Losing) -> None:
         self.case = case
         self.tries: list[Try] = []
         self._port, self._cutter = port, cutter
@@ -73,24 +98,20 @@ class Bench:
         end = time.monotonic() + self._seconds
         while True:
             outcome = await self._send(self.case.tool, self.case.arguments, key)
-            status = outcome.status_code
+            status = _status(outcome)
             busy = status == IN_PROGRESS and self.case.tool.effect is EffectClass.KEYED
             if not busy or time.monotonic() > end:
                 break
             await asyncio.sleep(_PAUSE)
-        if status is None or outcome.evidence is None:
+        if status is None:
             raise self._silent(outcome)
-        evidence = outcome.evidence
-        body = bodies.read_body(evidence.body, evidence.media_type, truncated=evidence.truncated)
-        return await self._keep(key, status=status, body=body)
+        return await self._keep(key, status=status, said=_said(outcome), body=_body(outcome))
 
     async def first(self, key: str | None = None) -> Try:
         """An answered request that must go well, or nothing can be said."""
         tried = await self.answered(key)
         if not tried.carried_out:
-            what = (
-                f"{self.case.tool.name} answered {tried.status}; a refused request says nothing about the declaration."
-            )
+            what = f"{self.case.tool.name} answered {tried.said}; a refused request says nothing about the declaration."
             raise Stop(what, fix="Give arguments that it accepts: --arguments '{…}'", code=USAGE)
         return tried
 
@@ -100,7 +121,7 @@ class Bench:
             await self._cutter.send(self._request(self.case.tool, self.case.arguments, key), seconds=self._seconds)
         except NotCut as error:
             raise Stop(f"{self.case.tool.name} was not reached: {error}.", code=UNREACHABLE) from error
-        return await self._keep(key, status=None, body=None)
+        return await self._keep(key, status=None, said="lost", body=None)
 
     async def look(self, key: str | None = None) -> Seen | None:
         if self.case.witness is None:
@@ -119,8 +140,9 @@ class Bench:
                 return False, took
             await asyncio.sleep(min(_PAUSE, seconds))
 
-    async def _keep(self, key: str | None, *, status: int | None, body: JSON) -> Try:
-        tried = Try(number=len(self.tries) + 1, key=key, status=status, body=body, seen=await self.look(key))
+    async def _keep(self, key: str | None, *, status: int | None, said: str, body: JSON) -> Try:
+        seen = await self.look(key)
+        tried = Try(number=len(self.tries) + 1, key=key, status=status, said=said, body=body, seen=seen)
         self.tries.append(tried)
         return tried
 
@@ -147,3 +169,24 @@ class Bench:
                 return KeyLost(said)
             return Stop(said, fix=failure.fix, code=UNREACHABLE)
         return Stop(said, fix="It may have been carried out; look before you try again.", code=USAGE)
+
+
+def _status(outcome: Outcome) -> int | None:
+    """None: no answer."""
+    if outcome.status_code is not None:
+        return None if outcome.evidence is None else outcome.status_code
+    if outcome.certainty is AttemptOutcome.SUCCEEDED:
+        return RETURNED
+    return REFUSED if outcome.certainty is AttemptOutcome.FAILED else None
+
+
+def _said(outcome: Outcome) -> str:
+    if outcome.status_code is not None:
+        return str(outcome.status_code)
+    return "returned" if outcome.failure is None else f"no: {outcome.failure.message}"
+
+
+def _body(outcome: Outcome) -> JSON:
+    if outcome.evidence is None:
+        return None
+    return bodies.read_body(outcome.evidence.body, outcome.evidence.media_type, truncated=outcome.evidence.truncated)

@@ -76,6 +76,19 @@ class HttpTool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PythonTool:
+    """A function that an installed distribution declares as an entry point in the group `surefoot.tools`."""
+
+    distribution: str
+    """Normalised as package indexes do it: lower case, `-` between words."""
+    name: str
+    """The entry point's, within that distribution."""
+
+    def __str__(self) -> str:
+        return f"{self.distribution}:{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
     """How to find out whether a call took effect. Its templates and `found` see `arguments`, `input`, `key`; `found`
     and `result` also `output`, which is what the probe's tool answered."""
@@ -104,7 +117,6 @@ class Tool:
     description: str
     input_schema: Mapping[str, JSON] | None
     """A full JSON Schema (short form expanded), or None: any object."""
-    http: HttpTool
     effect: EffectClass
     key_header: str | None
     key_argument: str | None
@@ -114,6 +126,9 @@ class Tool:
     """How long a request that has left may still take effect."""
     on_repeat: str
     """`ask` | `return_recorded` | `allow`."""
+    http: HttpTool | None = None
+    python: PythonTool | None = None
+    """Where it is: exactly one of the two."""
     digest: str = ""
     """SHA-256 of the declaration's canonical JSON: what an approval is bound to, with the arguments."""
     probe: Probe | None = None
@@ -135,6 +150,10 @@ class Tool:
     trusted_output: bool = False
     """Whether its output may be believed like the definition itself; else what reads it is tainted."""
     compensate: Compensation | None = None
+
+    def __post_init__(self) -> None:
+        if (self.http is None) == (self.python is None):
+            raise ValueError(f"{self.name} is exactly one of http and python")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -63,8 +63,9 @@ def next_try(step: Step, failure: Failure, *, tries: int, attempt_id: UUID) -> R
 
 def worth_repeating(step: Step, failure: Failure) -> bool:
     """A step that names a tool asked for exactly that: a definite refusal is its answer. An agent's call may be
-    repeated if the status allows that the same request is answered otherwise a moment later."""
-    return step.agent is not None and failure.status_code not in PERMANENT_STATUS
+    repeated if the status allows that the same request is answered otherwise a moment later, or the function does."""
+    permanent = failure.status_code in PERMANENT_STATUS or bool(failure.detail.get("permanent"))
+    return step.agent is not None and not permanent
 
 
 def repair(step: Step, kind: FailureKind, *, used: int) -> RetryPolicy | None:

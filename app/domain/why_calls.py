@@ -14,7 +14,15 @@ from app.domain.failure_words import HELD, VERDICTS, in_short
 from app.domain.headlines import ACCEPTED, MESSAGE_LIMIT
 from app.domain.plain import clipped
 from app.domain.situation import OPERATOR, PERSON, TIME, TITLE_LIMIT, WORKER, Reason, Row, Situation
-from app.domain.states import CallKind, CallState, DueKind, EffectClass, HeldReason
+from app.domain.states import (
+    AttemptOutcome,
+    CallKind,
+    CallState,
+    DueKind,
+    EffectClass,
+    FailureKind,
+    HeldReason,
+)
 
 
 def reason_of(situation: Situation, call: Row) -> Reason:
@@ -68,9 +76,12 @@ def _due(situation: Situation, call: Row) -> Reason:
     if since > situation.now:
         last = call["recovery"][-1] if call["recovery"] else None
         after = "" if last is None else f" after {in_short(str(last['kind']))}"
+        stopped = _stopped_itself(situation, call)
         return Reason(
             kind="backing_off",
-            headline=f"{what(call)} is asked again{after} at {clock(since)}.",
+            headline=f"{what(call)} is asked again{after} at {clock(since)}."
+            if stopped is None
+            else f"{clipped(stopped, MESSAGE_LIMIT)} It is tried again at {clock(since)}, on whichever worker is free.",
             until=since,
             who=TIME,
             commands=(why_commands.operate(workflow, call["step"], action="retry-now"),),
@@ -93,6 +104,13 @@ def _due(situation: Situation, call: Row) -> Reason:
     ahead = situation.ahead.get(call["id"], 0)
     text = f"{what(call)} is queued behind {counted(ahead, 'call')}." if ahead else f"{what(call)} is next to be sent."
     return Reason(kind="queued", headline=text, since=since, who=WORKER)
+
+
+def _stopped_itself(situation: Situation, call: Row) -> str | None:
+    """What a worker said that could not send it at all: nobody's failure, so no recovery speaks of it."""
+    last = next((row for row in situation.attempts if row["id"] == call["attempt_id"]), None)
+    failure = None if last is None or last["outcome"] != AttemptOutcome.NOT_SENT else last["failure"]
+    return str(failure["message"]) if failure and failure["kind"] == FailureKind.WORKER_LOST else None
 
 
 # --- in flight ---

@@ -32,7 +32,7 @@ from app.engine import transactions
 from app.engine.advance import Advanced, advance, instant
 from app.engine.services import Services
 from app.errors import NotRecovered
-from app.store import identity, migrating, submissions
+from app.store import identity, submissions
 from app.store.identity import Identity
 
 log = structlog.get_logger(__name__)
@@ -125,6 +125,8 @@ async def recover(
 
 async def _expect_migrated(services: Services) -> None:
     """A database that was set back may be older than this code, which could then decide about nothing in it."""
+    # Here and not above: every worker looks in here once a second (`notice`), and Alembic would be 7 MB of each.
+    from app.store import migrating
 
     async def work(connection: transactions.Connection) -> str | None:
         return await migrating.version(connection)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from app.domain.rules import Rules
+from app.engine.definitions import Definitions
 from app.engine.gather import Gatherer
 from app.engine.lease import Lease
 from app.engine.plans import Plans
@@ -18,8 +19,10 @@ from app.settings import Settings
 from app.store.database import Database
 
 if TYPE_CHECKING:  # they work with services themselves
+    from app.engine import accept
     from app.engine.perform import Asked, Watch
     from app.engine.record import Settled
+    from app.engine.submission import Submitted
     from app.store.claims import Claimed
 
 Feed = Callable[[UUID], bool]
@@ -44,6 +47,9 @@ class Services:
     claims: Gatherer[Asked, tuple[Claimed | None, bool]] | None = None
     outcomes: Gatherer[Settled, None] | None = None
     """Of this process, gathered into transactions; made by the first that needs them, on its event loop."""
+    submissions: Gatherer[accept.Asked, Submitted] | None = None
+    """The same for what clients submit."""
+    definitions: Definitions = field(default_factory=Definitions)
     result_secret: bytes | None = None
     """What result tokens are made with, once it was read."""
     watch: Watch | None = None

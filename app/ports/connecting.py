@@ -1,9 +1,10 @@
 """Connections to judged addresses: resolve once, judge every answer, connect to a judged one, guard what is written.
 
 `Connector.open` is the only door to a socket for tools, webhooks and probes; it raises the five errors below and
-nothing else. `GuardedStream` stands between HTTP and the socket: before the first byte of a request (after TLS) it
-asks that request's `Permit` once, and remembers when bytes left, so that every later error is known to be before or
-after it. The name is never resolved a second time, and TLS still checks the certificate against the name.
+nothing else. `GuardedStream` stands between HTTP and the socket: before the first byte of a request (after TLS), and
+before every further piece of it, it asks that request's `Permit`, which remembers when bytes left, so that every later
+error is known to be before or after it. The name is never resolved a second time, and TLS still checks the certificate
+against the name.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class NotPermitted(Exception):
 
 
 class Permit:
-    """One request's right to leave, asked for once, and the instant it left."""
+    """One request's right to leave, asked for before each piece of it, and the instant the first one left."""
 
     __slots__ = ("_may_send", "sent_at")
 
@@ -69,9 +70,11 @@ class Permit:
         """`time.monotonic()` right before the first byte was given to the socket."""
 
     def use(self) -> None:
+        # Headers and body are two pieces, and the process may have stood still between them until its call was made
+        # again elsewhere: what is incomplete at the tool takes no effect.
+        if not self._may_send():
+            raise NotPermitted
         if self.sent_at is None:
-            if not self._may_send():
-                raise NotPermitted
             self.sent_at = time.monotonic()
 
 

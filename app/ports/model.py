@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from app.domain import conversation
 from app.domain.outcomes import JSON, Evidence, Failure, Outcome, Usage
 from app.domain.states import AttemptOutcome, FailureKind
 from app.ports import prices
@@ -81,10 +82,14 @@ class ClaudeModel:
         """True lets the SDK write its own OpenTelemetry spans if a tracer provider is registered."""
         self._client: anthropic.AsyncAnthropic | None = None
         self._opening = Lock()
+        self._kept: object = None
 
     async def warm(self) -> None:
         """Imports the SDK and the price table in a thread and opens the client, so that the loop keeps ticking.
-        Raises what a base URL raises that is none."""
+        Raises what a base URL raises that is none. Without a key no request ever leaves: nothing is loaded then, and
+        a worker that only calls tools does not carry the SDK's memory."""
+        if not self._has_key:
+            return
         await asyncio.to_thread(_import)
         await asyncio.to_thread(self._open)
 
@@ -93,7 +98,7 @@ class ClaudeModel:
             await self._client.close()
 
     async def send(self, request: ModelRequest, *, seconds: float, may_send: MaySend) -> Outcome:
-        if not self._api_key or not (self._api_key.isascii() and self._api_key.isprintable()):
+        if not self._has_key:
             return _no_key()
         loop = asyncio.get_running_loop()
         sending = _Sending(may_send=may_send, clock=loop, began=loop.time())
@@ -102,6 +107,10 @@ class ClaudeModel:
             return await self._attempt(request, seconds=seconds, sending=sending)
         finally:
             _sending.reset(token)
+
+    @property
+    def _has_key(self) -> bool:
+        return bool(self._api_key) and self._api_key.isascii() and self._api_key.isprintable()
 
     def _open(self) -> anthropic.AsyncAnthropic:
         with self._opening:
@@ -119,6 +128,7 @@ class ClaudeModel:
                     ),
                 )
                 client.messages  # noqa: B018 - the SDK imports its types on first access
+                self._kept = _generic_message()
                 self._client = client
             return self._client
 
@@ -193,7 +203,7 @@ async def _stream(
     manager = client.messages.stream(
         model=request.model,
         max_tokens=request.max_tokens,
-        messages=[cast("MessageParam", json.loads(body)) for body in request.messages],
+        messages=cast("list[MessageParam]", conversation.parsed(request.messages)),
         system=system or anthropic.omit,
         tools=[cast("ToolParam", dict(tool)) for tool in request.tools] or anthropic.omit,
         output_config=cast("OutputConfigParam", config) if config else anthropic.omit,
@@ -269,6 +279,18 @@ def _arrived(message: dict[str, JSON], *, sending: _Sending, request_id: str | N
         usage=prices.usage_of(message) if ended else prices.tokens_of(message),
         request_id=request_id,
     )
+
+
+def _generic_message() -> object:
+    """The class that the SDK names once for every stream, `ParsedMessage[ResponseFormatT]`. Pydantic makes it anew
+    (1.2 ms of CPU) unless somebody holds on to it: its own cache is weak, and the collector empties it after almost
+    every call."""
+    from anthropic.lib.streaming import AsyncMessageStream
+    from anthropic.types.parsed_message import ParsedMessage
+
+    generic: Any = ParsedMessage
+    (response_format,) = cast("Any", AsyncMessageStream).__parameters__
+    return generic[response_format]
 
 
 def _import() -> None:

@@ -62,7 +62,7 @@ EXCEPTIONS: Final[dict[type[Exception], tuple[Observation, Observation]]] = {
     Refused: (Observation.FORBIDDEN, Observation.DEFECT),
     Unconnected: (Observation.CONNECT_FAILED, Observation.DEFECT),
     TlsFailed: (Observation.TLS_FAILED, Observation.DEFECT),
-    NotPermitted: (Observation.FENCED, Observation.DEFECT),
+    NotPermitted: (Observation.FENCED, Observation.WRITE_ERROR),
     TimeoutError: (Observation.DEADLINE_UNSENT, Observation.DEADLINE),
     # httpcore's
     httpcore.ConnectionNotAvailable: (Observation.DEFECT_UNSENT, Observation.DEFECT),

@@ -91,11 +91,13 @@ def render(request: ToolRequest, secrets: Secrets) -> HttpRequest:
             raise Unrenderable(Observation.REQUEST_INVALID, "a keyed call without its key would not be safe to repeat")
         if tool.key_argument is not None:
             arguments[tool.key_argument] = request.key
+    if tool.http is None:
+        raise ValueError(f"{tool.name} is no HTTP tool")
     bound = secrets.bindings()
     try:
         rendered = _render(tool.http, request, arguments, bound)
         if tool.effect is EffectClass.KEYED and tool.key_header is None:
-            _check_that_key_travels(rendered, request, arguments, bound)
+            _check_that_key_travels(tool.http, rendered, request, arguments, bound)
         return rendered
     except ExpressionError as error:
         if bound.missing:
@@ -107,11 +109,15 @@ def render(request: ToolRequest, secrets: Secrets) -> HttpRequest:
 
 
 def _check_that_key_travels(
-    rendered: HttpRequest, request: ToolRequest, arguments: Mapping[str, JSON], secrets: SecretBindings
+    http: HttpTool,
+    rendered: HttpRequest,
+    request: ToolRequest,
+    arguments: Mapping[str, JSON],
+    secrets: SecretBindings,
 ) -> None:
     """A `path`, `query` or `body` that maps the arguments may leave the key out. Known by what is made of another key,
     since an expression may put it anywhere: the same bytes mean that it is nowhere in them."""
-    tool, http = request.tool, request.tool.http
+    tool = request.tool
     sent_whole = http.body is None and http.query is None and tool.key_argument not in (http.path or {})
     if tool.key_argument is None or sent_whole:
         return

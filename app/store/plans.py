@@ -39,12 +39,6 @@ async def put_plan(connection: Connection, tenant_id: UUID, digest: str, plan: J
     )
 
 
-async def tools(connection: Connection, tenant_id: UUID) -> dict[str, JSON]:
-    """The tenant's registered tools: name → declaration."""
-    cursor = await connection.execute("SELECT name, declaration FROM tools WHERE tenant_id = %s", (tenant_id,))
-    return {row["name"]: row["declaration"] for row in await cursor.fetchall()}
-
-
 async def put_tools(connection: Connection, tenant_id: UUID, declarations: Mapping[str, tuple[str, JSON]]) -> None:
     """Register or replace: name → (digest, declaration). Workflows that run have pinned what they use."""
     for name, (digest, declaration) in sorted(declarations.items()):

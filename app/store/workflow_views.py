@@ -1,8 +1,8 @@
 """What a GET says about workflows: rows as dicts with the column names of `app/store/tables.py`.
 
-Reads only, READ COMMITTED, no locks; always by tenant. `revision` is the cheap question a held request repeats.
+Reads only, READ COMMITTED, no locks; always by tenant.
 Cost does not depend on how many workflows are finished: lists walk (tenant, id) backwards, a key is found by its own
-primary key.
+primary key. A poll of one is `app/store/workflow_glance.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain import ids
+from app.domain.aggregate import Workflow
 from app.domain.states import (
     ApprovalStatus,
     CallKind,
@@ -28,8 +29,9 @@ from app.domain.states import (
     Undo,
     WorkflowStatus,
 )
-from app.store.key_lookup import SUBMIT_ROUTE
+from app.store import columns
 from app.store.step_views import DUE_AT
+from app.store.submissions import ROUTE
 from app.store.tables import approvals, calls, dues, events, idempotency_keys, steps, workers, workflows
 
 Row = dict[str, Any]
@@ -74,12 +76,9 @@ async def one(connection: AsyncConnection, *, tenant_id: UUID, workflow_id: UUID
     return None if row is None else dict(row)
 
 
-async def revision(connection: AsyncConnection, *, tenant_id: UUID, workflow_id: UUID) -> int | None:
-    """None if there is no such workflow (any more)."""
-    found = await connection.execute(
-        select(workflows.c.revision).where(workflows.c.id == workflow_id, workflows.c.tenant_id == tenant_id)
-    )
-    return found.scalar_one_or_none()
+def row_of_aggregate(workflow: Workflow) -> Row:
+    """The row of a workflow that was just written, without reading it."""
+    return {name: getattr(workflow, name) for name in columns.WORKFLOW}
 
 
 async def page(
@@ -113,7 +112,7 @@ def _conditions(filters: WorkflowFilters, *, tenant_id: UUID) -> list[ColumnElem
     if filters.key is not None:
         owner = select(idempotency_keys.c.workflow_id).where(
             idempotency_keys.c.tenant_id == tenant_id,
-            idempotency_keys.c.route == SUBMIT_ROUTE,
+            idempotency_keys.c.route == ROUTE,
             idempotency_keys.c.key == filters.key,
         )
         conditions.append(workflows.c.id.in_(owner))
@@ -274,15 +273,10 @@ async def symptoms(connection: AsyncConnection, rows: Sequence[Row]) -> dict[UUI
         )
         .group_by(dues.c.workflow_id)
     )
-    return {
-        row.workflow_id: [
-            word
-            for word, applies in (
-                ("no_worker", row.due and not row.worker),
-                ("stalled", row.late and row.worker),
-                ("retrying", row.again),
-            )
-            if applies
-        ]
-        for row in found
-    }
+    return {row.workflow_id: words(due=row.due, late=row.late, again=row.again, worker=row.worker) for row in found}
+
+
+def words(*, due: bool | None, late: bool | None, again: bool | None, worker: bool) -> list[str]:
+    """What is told of calls that are due: since when, for how long, not for the first time, and nobody is there."""
+    told = (("no_worker", due and not worker), ("stalled", late and worker), ("retrying", again))
+    return [word for word, applies in told if applies]

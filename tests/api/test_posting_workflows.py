@@ -12,6 +12,9 @@ import pytest
 from app.api.shapes.problem import Problem
 from app.api.shapes.workflow import Workflow
 from app.domain import ids
+from app.engine.definitions import Definitions
+from app.engine.register_tools import register_tools
+from app.engine.services import Services
 from app.store.database import Database
 from tests.api import rows
 from tests.api.conftest import SilentBell
@@ -100,6 +103,23 @@ async def test_reused_key_is_found_before_the_body_is_judged_when_the_body_has_f
     response = await submit(api, {"nonsense": 1})
 
     assert response.json()["code"] == "idempotency_key_reused"
+
+
+async def test_client_gets_the_same_workflow_when_its_repetition_would_be_refused_by_now(
+    api: httpx.AsyncClient, services: Services, database: Database
+) -> None:
+    await register_tools(database, {"shared": DEFINITION["tools"]["greet"]})
+    body = {"definition": {"name": "meeting", "steps": {"greet": {"tool": "shared", "with": {}}}}}
+    first = await submit(api, body)
+    await rows.change(database, "DELETE FROM tools")
+    services.definitions = Definitions()  # as after a restart: it has to be checked again
+
+    again = await submit(api, body)
+    other = await submit(api, body, key="k-2")
+
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
+    assert again.json()["id"] == first.json()["id"]
+    assert (other.status_code, other.json()["code"]) == (422, "definition_invalid")
 
 
 async def test_numbers_are_told_apart_by_their_literal_when_a_key_is_reused(api: httpx.AsyncClient) -> None:

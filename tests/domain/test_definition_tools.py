@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from app.domain.definition.checking import check_declaration
+from app.domain.definition.compiling import compile_plan
+from app.domain.plan import HttpTool, PythonTool, Tool
+from app.domain.states import EffectClass
 from tests.domain.definition_cases import CATALOGUE, KEYED, READ, TOOL, checked, found
+
+FUNCTION: dict[str, Any] = {"python": "acme:book", "effect": "idempotent"}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +49,36 @@ from tests.domain.definition_cases import CATALOGUE, KEYED, READ, TOOL, checked,
         ({**TOOL, "on_repeat_status": {"099": "succeeded"}}, "out_of_range", "/on_repeat_status/099"),
         ({**READ, "on_repeat_status": {"404": "succeeded"}}, "misplaced_key", "/on_repeat_status"),
         ({"mcp": {"command": ["x"]}}, "unsupported", "/mcp"),
-        ({"python": "a:b"}, "unsupported", "/python"),
+        ({"python": "acme.tools.book", "effect": "idempotent"}, "bad_entry_point", "/python"),
+        ({"python": ":book", "effect": "idempotent"}, "bad_entry_point", "/python"),
+        ({"python": "acme:", "effect": "idempotent"}, "bad_entry_point", "/python"),
+        ({"python": "acme:book:now", "effect": "idempotent"}, "bad_entry_point", "/python"),
+        ({"python": "-acme:book", "effect": "idempotent"}, "bad_entry_point", "/python"),
+        ({"python": "acme:book ", "effect": "idempotent"}, "bad_entry_point", "/python"),
+        ({"python": "../acme:book", "effect": "idempotent"}, "bad_entry_point", "/python"),
+        ({"python": "", "effect": "idempotent"}, "bad_entry_point", "/python"),
+        ({"python": ["acme:book"], "effect": "idempotent"}, "wrong_type", "/python"),
+        ({"function": "acme:book", "http": READ["http"]}, "unknown_key", "/function"),
+        ({**READ, "python": "acme:book", "effect": "idempotent"}, "several_kinds", ""),
+        ({**FUNCTION, "input_schema": {"context": {"type": "string"}}}, "bad_name", "/input_schema"),
+        (
+            {**FUNCTION, "input_schema": {"type": "object", "properties": {"context": {}}}},
+            "bad_name",
+            "/input_schema",
+        ),
+        ({**FUNCTION, "effect": "keyed", "key_ttl": "1h", "key_argument": "context"}, "bad_name", "/key_argument"),
+        ({**FUNCTION, "effect": "keyed"}, "missing_key", ""),
+        ({**FUNCTION, "effect": "keyed", "key_ttl": "1h", "key_header": "Key"}, "misplaced_key", "/key_header"),
+        *(
+            ({**FUNCTION, key: value}, "misplaced_key", f"/{key}")
+            for key, value in {
+                "on_5xx": "unknown",
+                "on_3xx": "not_executed",
+                "on_408": "unknown",
+                "on_202": "wait",
+                "on_repeat_status": {"404": "succeeded"},
+            }.items()
+        ),
         ({}, "missing_key", ""),
         ({"http": {"method": "POST"}, "effect": "idempotent"}, "missing_key", "/http"),
         ({"http": {"method": "FETCH", "url": "https://x.io"}, "effect": "idempotent"}, "unknown_value", "/http/method"),
@@ -117,3 +152,74 @@ def test_check_gives_expressions_the_benefit_of_the_doubt_when_it_compares_argum
 
     assert found(good) == []
     assert found(bad) == [("invalid_argument", "/steps/a/with/list/1")]
+
+
+@pytest.mark.parametrize("written", ["Acme_Tools:book", "acme.tools:book", "ACME-._tools:book"])
+def test_plan_knows_a_function_by_one_spelling_of_its_distribution(written: str) -> None:
+    result = checked({"a": {"tool": "t"}}, tools={"t": {**FUNCTION, "python": written}})
+
+    assert result.plan_body is not None
+    tool = compile_plan(result.plan_body).tools["t"]
+    assert (tool.http, tool.python) == (None, PythonTool(distribution="acme-tools", name="book"))
+    assert str(tool.python) == "acme-tools:book"
+
+
+def test_function_is_treated_as_at_most_once_when_it_declares_no_effect() -> None:
+    result = checked({"a": {"tool": "t"}}, tools={"t": {"python": "acme:book"}})
+
+    assert [(warning.code, warning.pointer) for warning in result.warnings] == [("effect_undeclared", "/tools/t")]
+    assert result.plan_body is not None
+    assert compile_plan(result.plan_body).tools["t"].effect is EffectClass.AT_MOST_ONCE
+
+
+def test_keyed_function_needs_no_word_about_how_its_key_travels_when_it_can_read_its_context() -> None:
+    tool = {**FUNCTION, "effect": "keyed", "key_ttl": "1h"}
+
+    assert check_declaration("t", tool, catalogue=CATALOGUE) == ()
+    assert check_declaration("t", {**tool, "key_argument": "request_id"}, catalogue=CATALOGUE) == ()
+
+
+def test_function_may_probe_and_undo_what_a_request_did_when_it_is_declared_so() -> None:
+    tools = {
+        "send": {
+            **TOOL,
+            "effect": "checkable",
+            "probe": {"tool": "look", "with": {"n": "${{ arguments.n }}"}, "found": "output.found"},
+            "compensate": {"tool": "unsend", "with": {"n": "${{ arguments.n }}"}},
+        },
+        "look": {"python": "acme:look", "effect": "read_only"},
+        "unsend": {**FUNCTION, "python": "acme:unsend"},
+    }
+
+    result = checked({"a": {"tool": "send", "with": {"n": 1}}}, tools=tools)
+
+    assert (result.faults, result.warnings) == ((), ())
+    assert result.plan_body is not None
+    plan = compile_plan(result.plan_body)
+    assert {name: tool.python is not None for name, tool in plan.tools.items()} == {
+        "look": True, "send": False, "unsend": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_tool_of_a_plan_is_in_one_place_exactly(both: bool) -> None:
+    result = checked({"a": {"tool": "t"}}, tools={"t": READ})
+    assert result.plan_body is not None
+    http: HttpTool | None = compile_plan(result.plan_body).tools["t"].http
+    python = PythonTool(distribution="acme", name="book")
+
+    with pytest.raises(ValueError, match="exactly one of http and python"):
+        Tool(
+            name="t",
+            description="",
+            input_schema=None,
+            effect=EffectClass.READ_ONLY,
+            key_header=None,
+            key_argument=None,
+            key_ttl=None,
+            timeout=timedelta(seconds=1),
+            settle_time=timedelta(seconds=1),
+            on_repeat="ask",
+            http=http if both else None,
+            python=python if both else None,
+        )

@@ -103,6 +103,13 @@ def backing_off() -> list[Reason]:
     return reasons(running(), asked, dues=(due("call", asked["id"], 90),))
 
 
+def not_on_this_worker() -> list[Reason]:
+    asked = sends("due", attempt_id=number_id(2001))
+    said = "email.send was not called: worker.2 has no distribution `acme-tools`."
+    last = tried(asked, outcome="not_sent", failure={"kind": "worker_lost", "message": said})
+    return reasons(running(), asked, dues=(due("call", asked["id"], 90),), attempts=[last])
+
+
 def queued() -> list[Reason]:
     asked = sends("due")
     return reasons(running(), asked, dues=(due("call", asked["id"], 59),), ahead={asked["id"]: 1930})

@@ -10,20 +10,22 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.e2e.catalogue import definition
+from tests.e2e.catalogue import CATALOGUE, definition
 from tests.e2e.driver import Installation, Row, until, uuid_of
-from tests.e2e.scene import Scene
+from tests.e2e.scene import Held, Scene
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(150)]
 
 
 def test_client_gets_the_same_workflow_when_the_api_died_after_the_commit(scene: Scene) -> None:
     key, body = uuid4().hex, _body(scene)
-    # The answer tells whether a worker lives, which the submission's own transaction does not ask.
-    with scene.up.locked("workers") as lock, _posting(scene.up, key=key, body=body) as lost:
-        until("the submission is committed", lambda: _owners(scene, key))
-        until("the answer is being made", lambda: lock.waiting("surefoot", "%workers%"))
+    mail = Held(workflow="", tool="mail", tag=body["input"]["tag"])
+    scene.misbehave(mail.tool, mail.tag, do="hold", when="before")
+    # The client waits for the end, so that its answer is still to come when all is long committed.
+    with _posting(scene.up, key=key, body=body, wait=60) as lost:
+        scene.until_held(mail)
         dead = scene.up.kill("api")
+    scene.tools.release(CATALOGUE[mail.tool].demo)
     assert isinstance(lost[0], httpx.TransportError)
 
     scene.up.until_back(dead)
@@ -41,8 +43,9 @@ def test_client_gets_the_same_workflow_when_the_api_died_after_the_commit(scene:
 
 def test_client_gets_a_new_workflow_when_the_api_died_before_the_commit(scene: Scene) -> None:
     key, body = uuid4().hex, _body(scene)
+    # At its first statement: the second one travels together with the COMMIT, which Postgres then does by itself.
     with scene.up.locked("definitions") as lock, _posting(scene.up, key=key, body=body) as lost:
-        until("the submission has its key and is being written", lambda: lock.waiting("surefoot submit"))
+        until("the submission is about to have its key", lambda: lock.waiting("surefoot submit"))
         dead = scene.up.kill("api")
     assert isinstance(lost[0], httpx.TransportError)
 
@@ -63,18 +66,19 @@ def _body(scene: Scene) -> Row:
     return {"definition": definition(scene.tools.url, ["mail"]), "input": {"tag": scene.tag()}}
 
 
-def _post(up: Installation, *, key: str, body: Row) -> httpx.Response:
-    return up.http.post("/v1/workflows", json=body, headers={"Idempotency-Key": key})
+def _post(up: Installation, *, key: str, body: Row, wait: int = 0) -> httpx.Response:
+    headers = {"Idempotency-Key": key} | ({"Prefer": f"wait={wait}"} if wait else {})
+    return up.http.post("/v1/workflows", json=body, headers=headers, timeout=wait + 60)
 
 
 @contextmanager
-def _posting(up: Installation, *, key: str, body: Row) -> Iterator[list[object]]:
+def _posting(up: Installation, *, key: str, body: Row, wait: int = 0) -> Iterator[list[object]]:
     """A POST under way inside; afterwards what came of it is in the list."""
     came: list[object] = []
 
     def post() -> None:
         try:
-            came.append(_post(up, key=key, body=body))
+            came.append(_post(up, key=key, body=body, wait=wait))
         except httpx.HTTPError as error:
             came.append(error)
 

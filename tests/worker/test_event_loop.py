@@ -253,3 +253,25 @@ async def _leave_a_task() -> None:
 def _acquire(semaphore: threading.Semaphore, *, times: int) -> None:
     for _ in range(times):
         assert semaphore.acquire(timeout=PATIENCE)
+
+
+def test_loop_goes_on_when_a_task_of_a_tool_raises_exit() -> None:
+    async def child() -> None:
+        raise SystemExit(3)
+
+    async def tool() -> str:
+        raised = await asyncio.gather(asyncio.create_task(child()), return_exceptions=True)
+        return repr(raised[0])
+
+    async def other() -> str:
+        return "still here"
+
+    loop = EventLoop()
+    loop.start()
+    try:
+        told = loop.run(asyncio.wait_for(tool(), PATIENCE))
+
+        assert told == "SystemExit(3)"
+        assert loop.run(asyncio.wait_for(other(), PATIENCE)) == "still here"
+    finally:
+        loop.close()

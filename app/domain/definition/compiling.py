@@ -14,7 +14,7 @@ from app.domain.definition import retrying, seen
 from app.domain.definition.checking import BODY_FORMAT
 from app.domain.expressions import compile_expression
 from app.domain.outcomes import JSON
-from app.domain.plan import Agent, Approval, Compensation, HttpTool, Plan, Probe, RetryPolicy, Step, Tool
+from app.domain.plan import Agent, Approval, Compensation, HttpTool, Plan, Probe, PythonTool, RetryPolicy, Step, Tool
 from app.domain.states import EffectClass, FailureKind, StepKind
 from app.domain.templates import Template, compile_template
 
@@ -110,21 +110,12 @@ def _call_timeout(kind: StepKind, tool: Tool | None, body: Mapping[str, JSON]) -
 
 
 def _tool(tool: dict[str, Any]) -> Tool:
-    http = tool["http"]
     return Tool(
         name=tool["name"],
         description=tool["description"],
         input_schema=tool["input_schema"],
-        http=HttpTool(
-            method=http["method"],
-            url=_required(http["url"], _CONFIGURED),
-            headers={name: _required(value, _CONFIGURED) for name, value in http["headers"].items()},
-            path=None
-            if http["path"] is None
-            else {name: _required(value, _CONFIGURED) for name, value in http["path"].items()},
-            query=_template(http["query"], _CONFIGURED),
-            body=_template(http["body"], _CONFIGURED),
-        ),
+        http=_http(tool.get("http")),
+        python=None if tool.get("python") is None else PythonTool(**tool["python"]),
         effect=EffectClass(tool["effect"]),
         key_header=tool["key_header"],
         key_argument=tool["key_argument"],
@@ -145,6 +136,20 @@ def _tool(tool: dict[str, Any]) -> Tool:
         approval_expires=_duration(tool["approval_expires_ms"]),
         trusted_output=tool["trusted_output"],
         compensate=_compensation(tool["compensate"]),
+    )
+
+
+def _http(http: dict[str, Any] | None) -> HttpTool | None:
+    if http is None:
+        return None
+    path = http["path"]
+    return HttpTool(
+        method=http["method"],
+        url=_required(http["url"], _CONFIGURED),
+        headers={name: _required(value, _CONFIGURED) for name, value in http["headers"].items()},
+        path=None if path is None else {name: _required(value, _CONFIGURED) for name, value in path.items()},
+        query=_template(http["query"], _CONFIGURED),
+        body=_template(http["body"], _CONFIGURED),
     )
 
 

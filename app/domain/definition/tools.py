@@ -2,8 +2,9 @@
 
 Promises: a declaration without an effect class is treated as the worst (`at_most_once`, GET and HEAD `read_only`)
 and says so in a warning; a keyed tool says how its key travels and how long the tool remembers it; the host of a URL
-is never chosen by arguments. No network, no DNS: addresses are judged at each send. Other tools that a declaration
-names (`probe`, `compensate`) are looked up in `linking.py`: they may be registered later than it.
+is never chosen by arguments; what runs in a worker is an entry point and never a path (`entry_points.py`). No network,
+no DNS: addresses are judged at each send. Other tools that a declaration names (`probe`, `compensate`) are looked up in
+`linking.py`: they may be registered later than it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from app.domain.definition import answering, compensations, consent, probes, seen, tool_words
+from app.domain.definition import answering, compensations, consent, entry_points, probes, seen, tool_words
 from app.domain.definition.catalogue import Catalogue
 from app.domain.definition.findings import Findings, shown
 from app.domain.definition.seen import Reference
@@ -48,6 +49,7 @@ def check_tool(name: str, value: JSON, pointer: str, *, findings: Findings, cata
     full = None
     if schema is not None:
         full = _schema(schema, f"{pointer}/input_schema", findings)
+    python = entry_points.check_python(tool, pointer, schema=full, findings=findings)
     http = _http(tool, pointer, findings, full)
     timeout_ms = findings.duration(tool, "timeout", pointer) or round(catalogue.tool_timeout * 1000)
     settle_ms = findings.duration(tool, "settle_time", pointer) or round(timeout_ms * catalogue.settle_factor)
@@ -65,7 +67,7 @@ def check_tool(name: str, value: JSON, pointer: str, *, findings: Findings, cata
         "name": name,
         "description": findings.text(tool, "description", pointer) or "",
         "input_schema": full,
-        "http": http,
+        **({"http": http} if tool.get("python") is None else {"python": python}),
         "effect": effect or EffectClass.AT_MOST_ONCE.value,
         **key,
         "timeout_ms": timeout_ms,
@@ -114,7 +116,8 @@ def _key(
                 detail = f"`{key}` belongs to keyed tools; this one is {effect}."
                 findings.fault("misplaced_key", f"{pointer}/{key}", detail, "Write effect: keyed, or leave it out.")
         return {"key_header": None, "key_argument": None, "key_ttl_ms": None}
-    if tool.get("key_header") is None and tool.get("key_argument") is None:
+    travels = ("key_header", "key_argument", "python")  # a function reads it in its context
+    if all(tool.get(key) is None for key in travels):
         findings.fault(
             "missing_key",
             pointer,
@@ -139,8 +142,8 @@ def _key(
 def _http(tool: dict[str, Any], pointer: str, findings: Findings, schema: dict[str, Any] | None) -> dict[str, Any]:
     where = f"{pointer}/http"
     if tool.get("http") is None:
-        if "mcp" not in tool and "python" not in tool:
-            fix = "Add http: {method: POST, url: https://…}"
+        if "mcp" not in tool and tool.get("python") is None:
+            fix = "Add http: {method: POST, url: https://…}, or python: acme-tools:shout."
             findings.fault("missing_key", pointer, "A tool says where it is.", fix)
         return {}
     http = findings.keys(tool["http"], tool_words.HTTP, where)
