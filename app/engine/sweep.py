@@ -167,7 +167,7 @@ async def _ring(services: Services, *, free_slots: int) -> Swept:
     limit = max(LEAST_RINGS, 2 * free_slots)
 
     async def work(connection: transactions.Connection) -> list[dues.Rung]:
-        return await dues.ring(connection, limit=limit)
+        return await dues.ring(connection, limit=limit, unrung=services.bell.broker_away)
 
     swept = Swept()
     for rung in await transactions.run(services.database, "sweep", work, one_statement=True):

@@ -1,6 +1,8 @@
 """The narrow table of what wants attention, as the sweep reads it. History never makes it hot.
 
-Every query takes rows with SKIP LOCKED and lets them go before anybody locks a workflow.
+Every query takes rows with SKIP LOCKED and lets them go before anybody locks a workflow. What is ripe is found with
+`statement_timestamp()`: the planner uses an index for a bound that is stable, and would walk every timer to the last
+for one that is volatile.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class Found:
 _RING: Final = """
 WITH ripe AS (
   SELECT kind, ref, tenant_id, priority, due_at, rung FROM dues
-  WHERE ring_at <= clock_timestamp() AND kind IN ('call', 'delivery')
+  WHERE ring_at <= statement_timestamp() + CASE WHEN %(unrung)s THEN interval '2 seconds' ELSE interval '0' END
+    AND (ring_at <= statement_timestamp() OR rung = 0 AND due_at <= statement_timestamp())
+    AND kind IN ('call', 'delivery')
   ORDER BY ring_at LIMIT %(look)s
   FOR UPDATE SKIP LOCKED
 ), fair AS (
@@ -56,9 +60,10 @@ FROM chosen c WHERE d.kind = c.kind AND d.ref = c.ref
 RETURNING d.kind, d.ref"""
 
 
-async def ring(connection: Connection, *, limit: int) -> list[Rung]:
-    """What is due and not rung, at most `limit`, its next ring pushed: 2, 4, then every 8 seconds."""
-    cursor = await connection.execute(_RING, {"limit": limit, "look": limit * 4})
+async def ring(connection: Connection, *, limit: int, unrung: bool = False) -> list[Rung]:
+    """What is due and not rung, at most `limit`, its next ring pushed: 2, 4, then every 8 seconds. `unrung`: nobody
+    can ring directly now, so what is due is not given the two seconds first."""
+    cursor = await connection.execute(_RING, {"limit": limit, "look": limit * 4, "unrung": unrung})
     return [Rung(**row) for row in await cursor.fetchall()]
 
 
@@ -91,7 +96,7 @@ async def lapse_workers(connection: Connection, *, lease: float) -> list[UUID]:
 _IN_FLIGHT: Final = """
 WITH late AS (
   SELECT kind, ref, workflow_id FROM dues
-  WHERE kind = 'call' AND ring_at <= clock_timestamp() ORDER BY ring_at LIMIT %(limit)s
+  WHERE kind = 'call' AND ring_at <= statement_timestamp() ORDER BY ring_at LIMIT %(limit)s
 ), bereft AS (
   SELECT d.kind, d.ref, d.workflow_id
   FROM dues d JOIN calls c ON c.workflow_id = d.workflow_id AND c.id = d.ref AND c.state = 'intended'
@@ -131,7 +136,7 @@ WITH lost AS (
     AND (d.rung = 0 OR w.reaped_at IS NOT NULL)
   LIMIT %(limit)s FOR UPDATE OF d SKIP LOCKED
 ), late AS (
-  SELECT kind, ref FROM dues WHERE kind = 'attempt' AND ring_at <= clock_timestamp()
+  SELECT kind, ref FROM dues WHERE kind = 'attempt' AND ring_at <= statement_timestamp()
   ORDER BY ring_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), taken AS (
   UPDATE dues d SET rung = 1, ring_at = clock_timestamp() + interval '2 seconds'
@@ -152,7 +157,7 @@ async def lost_attempts(connection: Connection, *, limit: int) -> list[Found]:
 _TIMERS: Final = """
 WITH ripe AS (
   SELECT kind, ref FROM dues
-  WHERE ring_at <= clock_timestamp() AND kind = ANY(%(kinds)s)
+  WHERE ring_at <= statement_timestamp() AND kind = ANY(%(kinds)s)
   ORDER BY ring_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), taken AS (
   UPDATE dues d SET rung = least(d.rung + 1, 3),

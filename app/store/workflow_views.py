@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain import ids
 from app.domain.aggregate import Workflow
 from app.domain.states import (
+    FINAL_STATUSES,
     ApprovalStatus,
     CallKind,
     CallState,
@@ -97,6 +98,8 @@ def _conditions(filters: WorkflowFilters, *, tenant_id: UUID) -> list[ColumnElem
     conditions: list[ColumnElement[bool]] = []
     if filters.statuses:
         conditions.append(workflows.c.status.in_(filters.statuses))
+        if not FINAL_STATUSES.intersection(filters.statuses):
+            conditions.append(workflows.c.ended_at.is_(None))  # there is an index of those that have not ended
     if filters.definition is not None:
         by_digest = filters.definition.startswith("sha256:")
         column = workflows.c.definition_digest if by_digest else workflows.c.name
