@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
@@ -45,6 +45,9 @@ class Edge:
         structlog.contextvars.bind_contextvars(request_id=passage.request_id)
         try:
             await self.app(scope, _limited(receive, headers, limit=self.body_limit), reply)
+        except ClientDisconnect:
+            # Its own business: whatever was accepted before is accepted, and its key finds it again.
+            _log.info("client_gone", method=scope["method"], path=scope["path"])
         except Exception:
             _log.exception("request failed", method=scope["method"], path=scope["path"])
             if reply.started:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -26,6 +28,7 @@ from app.settings import Settings
 def run_api(settings: Settings, *, fd: int | None = None, port_file: Path | None = None) -> int:
     """Serve until asked to stop; the exit code. `fd`: a socket that already listens. Raises `CannotStart`."""
     logs.configure(level=settings.log_level, as_json=settings.log_json)
+    faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True)  # where it stands, as workers tell, too
     listener = socket.socket(fileno=fd) if fd is not None else listening.listen(settings.host, settings.port)
     with listener:
         return serving.run(_serve(settings, listener=listener, port_file=port_file))

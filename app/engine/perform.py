@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
+import psycopg
 import structlog
 from uuid_utils.compat import uuid7
 
@@ -68,7 +69,7 @@ async def perform(services: Services, call_id: UUID) -> None:
     asked = Asked(call_id=call_id, attempt_id=uuid7())
     claimed = None
     for _ in range(CLAIM_TRIES):
-        claimed, locked = await _claims(services).submit(asked)
+        claimed, locked = await _claim_for_certain(services, lease, asked)
         if not locked:
             break
     if claimed is None:
@@ -191,6 +192,21 @@ def _claims(services: Services) -> Gatherer[Asked, tuple[Claimed | None, bool]]:
     if services.claims is None:
         services.claims = Gatherer(partial(claim, services), limit=services.settings.batch)
     return services.claims
+
+
+async def _claim_for_certain(services: Services, lease: Lease, asked: Asked) -> tuple[Claimed | None, bool]:
+    """Ask until the database answers, or we are told to end: a claim whose reply was lost may be committed, and then
+    nobody but us would perform it before its deadline."""
+    pause = record.PAUSE
+    while True:
+        try:
+            return await _claims(services).submit(asked)
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            if lease.draining.is_set() or not transactions.lost(error):
+                raise
+            log.info("claim.database_away", error=str(error)[:200], after=pause)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, record.LONGEST_PAUSE)
 
 
 async def claim(services: Services, batch: Sequence[Asked]) -> list[tuple[Claimed | None, bool]]:

@@ -10,7 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
+from starlette.requests import ClientDisconnect
 
+from app.api.edge import Edge
 from app.api.error_pages import CATALOGUE
 from app.api.shapes.problem import Problem
 from app.api.shapes.workflow import Workflow
@@ -320,3 +323,23 @@ async def test_every_v1_operation_needs_a_key_when_built(services: Any) -> None:
         if path.startswith("/v1/") and operation.get("security") != [{"ApiKey": []}]
     }
     assert without == {"/v1/calls/{call}/result": [{"ResultToken": []}]}
+
+
+async def test_edge_makes_no_failure_of_a_client_that_has_gone() -> None:
+    async def reads(scope: Any, receive: Any, send: Any) -> None:
+        raise ClientDisconnect
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/workflows", "headers": []}
+    with structlog.testing.capture_logs() as told:
+        await Edge(reads, body_limit=10)(scope, receive, send)
+
+    assert sent == []
+    assert [(line["event"], line["log_level"]) for line in told] == [("client_gone", "info")]

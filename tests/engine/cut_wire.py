@@ -22,12 +22,18 @@ class Wire:
         self._wanted: bytes | None = None
         self._passing = 0
         self.cuts = 0
+        self.away = 0.0
+        """Seconds after a cut for which nobody gets through, as when Postgres recovers."""
+        self._back_at = 0.0
 
     def cut_at(self, reply: bytes, *, after: int = 0) -> None:
         """Let `after` such replies pass first."""
         self._wanted, self._passing = reply, after
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if asyncio.get_running_loop().time() < self._back_at:
+            writer.close()
+            return
         up_reader, up_writer = await asyncio.open_unix_connection(self._upstream)
         to_server = asyncio.create_task(self._forward(reader, up_writer))
         try:
@@ -49,6 +55,7 @@ class Wire:
             return False
         self._wanted = None
         self.cuts += 1
+        self._back_at = asyncio.get_running_loop().time() + self.away
         return True
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
