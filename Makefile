@@ -55,9 +55,26 @@ test: setup ## Run the tests (real Postgres, Redis protocol, processes and socke
 races: setup ## Let two verbs meet 1,000 times each on real Postgres: decided once, and both orders seen
 	@SUREFOOT_RACES=1000 $(PY) -m pytest -q tests/engine/test_races.py $(ARGS)
 
+.PHONY: chaos
+chaos: setup ## 1,000 workflows under kills, freezes, cuts and lies, judged by what the world saw (HEADLINE=1: 10,000)
+	@$(PY) -m tests.chaos $(if $(HEADLINE),--headline) $(ARGS)
+
+.PHONY: chaos-matrix
+chaos-matrix: setup ## Die at every named line, in every way, with every effect class: more than 400 cases
+	@$(PY) -m tests.chaos.matrix $(ARGS)
+
+.PHONY: mutants
+mutants: setup ## Take one protection after another away (in a copy) and see which tests notice
+	@$(PY) -m tests.mutants $(ARGS)
+
+.PHONY: machine
+machine: setup ## Let Hypothesis look for a sequence of events that breaks a law, on the pure engine and on Postgres
+	@SUREFOOT_HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),1000) $(PY) -m pytest -q --timeout 3600 \
+	  tests/domain/test_machine.py tests/engine/test_machine_on_postgres.py $(ARGS)
+
 .PHONY: bench
-bench: setup ## Measure the hot path: durable steps a second, idle latency, cost per step (ARGS=--quick for a look)
-	@$(PY) -m bench.hot_path $(ARGS)
+bench: setup ## Surefoot beside its peers on this machine, a quarter of an hour (ARGS=--quick; ARGS="--only=" without peers)
+	@$(PY) -m bench.side_by_side $(ARGS)
 
 .PHONY: worst-model
 worst-model: setup ## Let a model that obeys every tool's orders try 10,000 turns to get past the gate

@@ -39,7 +39,6 @@ KNOBS: Final = {
     "SUREFOOT_FENCE_MARGIN": "0.8",
     "SUREFOOT_DELIVERY_TIMEOUT": "5",
     "SUREFOOT_LOG_JSON": "true",
-    # A claim whose COMMIT was lost with the database is open until its deadline; ten minutes would outlast the run.
     # A call may lose many workers in a row here; held as poisoned it would wait for a person for no fault of its own.
     "SUREFOOT_POISON_AFTER": "100",
     "SUREFOOT_SECRETS": json.dumps({"canary": CANARY}),
