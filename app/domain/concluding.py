@@ -87,10 +87,11 @@ def cancel(draft: Draft, call: Call, failure: Failure) -> None:
     draft.move_call(call, CallState.CANCELLED)
     draft.transition.keys_released.append(call.id)
     close_records(call, "cancelled")
+    told = before in (CallState.IN_DOUBT, CallState.PROBING)  # with the doubt that late evidence has settled
     draft.event(
         "effect.call.changed",
         call=call,
-        moved=(before, CallState.CANCELLED),
+        moved=(None, None) if told else (before, CallState.CANCELLED),
         data={"reason": "not needed any more"},
     )
     ending.call_gone(draft, draft.step(call.step))

@@ -51,12 +51,15 @@ def skip_step(draft: Draft, row: StepRow, *, because: str) -> None:
     _ended(draft, row)
 
 
-def fail_step(draft: Draft, row: StepRow, failure: Failure, *, call: Call | None = None) -> None:
-    """The step failed for good. An item fails its parent, a step its workflow, unless `on_error: continue`."""
+def fail_step(
+    draft: Draft, row: StepRow, failure: Failure, *, call: Call | None = None, told: StepState | None = None
+) -> None:
+    """The step failed for good. An item fails its parent, a step its workflow, unless `on_error: continue`. `told`:
+    where the events have left it, if it is not there any more."""
     row.failure = {"kind": failure.kind, "message": failure.message, "fix": failure.fix}
     if call is not None:
         row.failure["call"] = ids.encode("call", call.id)
-    before = row.state
+    before = told or row.state
     draft.move_step(row, StepState.FAILED)
     if row.items_total is not None:
         cancel_items(draft, row)
@@ -313,6 +316,7 @@ def shown_id(draft: Draft) -> str:
 
 def _end_workflow(draft: Draft, to: WorkflowStatus, event: str, data: dict[str, JSON]) -> None:
     before = draft.workflow.status
+    draft.tell_moves()  # nothing is told after the end
     draft.move_workflow(to)
     draft.workflow.attention = [a for a in draft.workflow.attention if a == "contradicted"]
     draft.transition.end_dues = True

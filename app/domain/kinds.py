@@ -152,4 +152,6 @@ def _begin_approval(draft: Draft, row: StepRow, step: Step, seen: Mapping[str, J
 
 
 def expression_failed(draft: Draft, row: StepRow, error: expressions.ExpressionError) -> None:
-    ending.fail_step(draft, row, Failure(kind=FailureKind.EXPRESSION_ERROR, message=error.message, fix=error.fix))
+    """It fails while it begins: nobody was told that it had."""
+    failure = Failure(kind=FailureKind.EXPRESSION_ERROR, message=error.message, fix=error.fix)
+    ending.fail_step(draft, row, failure, told=StepState.PENDING)

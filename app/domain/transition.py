@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -26,6 +26,8 @@ RING_AFTER = timedelta(seconds=2)
 
 _HELD_DUES = {HeldReason.ATTACHED: DueKind.ATTACHED, HeldReason.OPERATOR: DueKind.SWITCH}
 """What wakes a call that is held for that reason; for the others a person does."""
+
+_ATTEMPT_ENDED = ("agent.model.called", "agent.tool.executed")
 
 DEFAULT_WEBHOOK_EVENTS = ("workflow.*", "approval.requested", "effect.in_doubt")
 
@@ -143,6 +145,9 @@ class Draft:
         self.fact = "WorkflowAccepted"
         """Name of the fact being decided: what the table of legal moves is asked about."""
         self.transition = Transition(workflow=snapshot.workflow)
+        self._told: dict[UUID, str] = {}
+        """Call → the state that the events have told of it so far; absent: as it was read, or was made."""
+        self._made: set[UUID] = set()
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -199,6 +204,7 @@ class Draft:
         if to is CallState.DUE and self.due_state(call) is CallState.HELD:
             to, held = CallState.HELD, HeldReason.PAUSE
         legal.check("call", call.state, to, fact=self.fact)
+        self._about_to_move(call)
         if call.held_reason in _HELD_DUES:
             self.clear_due(_HELD_DUES[HeldReason(call.held_reason)], call.id)
         self._count(call, -1)
@@ -251,12 +257,14 @@ class Draft:
             call.state, call.held_reason = CallState.HELD, HeldReason.PAUSE
         self.snapshot.calls[call.id] = call
         self.transition.new_calls.append(call)
+        self._made.add(call.id)
         self._count(call, 1)
         self._follow_with_dues(call, delay=delay)
         return call
 
     def hold_new(self, call: Call, reason: HeldReason) -> None:
         """A call made in this very decision is held before it was ever due."""
+        self._about_to_move(call)
         self._count(call, -1)
         call.state, call.held_reason = CallState.HELD, reason
         self._count(call, 1)
@@ -316,8 +324,32 @@ class Draft:
             data=data or {},
             at=self.now,
         )
+        if call is not None and moved[1] is not None:
+            self._told[call.id] = moved[1]
         self.transition.events.append(event)
         self._deliver(event)
+
+    def tell_moves(self) -> None:
+        """Whoever reads only events knows where each call is: a move that no event of its own has told is told by that
+        of the attempt which caused it, else by one that says so. (That a call is made or claimed follows from what it
+        came to.)"""
+        for call_id, told in self._told.items():
+            call = self.snapshot.calls[call_id]
+            if call.state != told and not self._told_by_its_attempt(call, told):
+                self.event("effect.call.changed", call=call, moved=(told, call.state), data={"reason": "settled"})
+
+    def _told_by_its_attempt(self, call: Call, before: str) -> bool:
+        events = self.transition.events
+        for n, event in enumerate(events):
+            if event.type in _ATTEMPT_ENDED and event.call_id == call.id and event.to_state is None:
+                events[n] = replace(event, from_state=before, to_state=call.state)
+                self._told[call.id] = call.state
+                return True
+        return False
+
+    def _about_to_move(self, call: Call) -> None:
+        if call.id not in self._made:
+            self._told.setdefault(call.id, call.state)
 
     def _deliver(self, event: Event) -> None:
         webhook = self.workflow.webhook

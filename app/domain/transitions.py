@@ -125,6 +125,7 @@ class Decision:
     def close(self) -> Transition:
         """The transition as it stands, with the workflow's status derived from its counters."""
         draft, workflow = self.draft, self.draft.workflow
+        draft.tell_moves()
         status = WorkflowStatus(workflow.status)
         if not status.final and not status.ending and status is not WorkflowStatus.PAUSED:
             waits = workflow.open_calls == 0
