@@ -73,8 +73,10 @@ GOLDEN: dict[str, tuple[Callable[[], list[Reason]], str, str, list[str]]] = {
     "not on this worker": (
         why_stories.not_on_this_worker,
         "backing_off",
-        "email.send was not called: worker.2 has no distribution `acme-tools`. "
-        "It is tried again at 14:03:41 UTC, on whichever worker is free.",
+        (
+            "email.send was not called: worker.2 has no distribution `acme-tools`. It is tried again at 14:03:41 UTC, "
+            "on whichever worker is free."
+        ),
         [f"surefoot step {ID} send retry-now"],
     ),
     "queued": (why_stories.queued, "queued", "email.send in send is queued behind 1,930 calls.", []),
