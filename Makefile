@@ -65,7 +65,7 @@ chaos-matrix: setup ## Die at every named line, in every way, with every effect 
 
 .PHONY: mutants
 mutants: setup ## Take one protection after another away (in a copy) and see which tests notice
-	@$(PY) -m tests.mutants $(ARGS)
+	@$(PY) -m tests.mutants --jobs $(JOBS) $(ARGS)
 
 .PHONY: machine
 machine: setup ## Let Hypothesis look for a sequence of events that breaks a law, on the pure engine and on Postgres

@@ -38,6 +38,8 @@ PAUSE: Final = 0.05
 
 def lost(error: BaseException) -> bool:
     """Whether the error speaks of the connection or the server, not of the work."""
+    if isinstance(error, errors.TransactionTimeout):
+        return True  # the server has ended the session of who stood still, and the transaction with it
     if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return False
     return error.sqlstate is None or error.sqlstate.startswith("08") or error.sqlstate in GONE

@@ -29,6 +29,21 @@ HOT_OPTIONS = {
 }
 
 
+# An intent must be on disk before a byte leaves: a server (or a role) that defaults to less is overruled, one that
+# defaults to more is not.
+_DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
+WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
+
+# A process that stands still inside a transaction (a frozen machine, SIGSTOP) would hold its rows until it goes on. The
+# time limits of statements and of idleness do not see it: in a pipeline the session counts as active, and waits for
+# the client. Postgres has the limit that does since 17.
+_ENDING = """SELECT set_config('transaction_timeout', '60s', false)
+WHERE current_setting('server_version_num')::int >= 170000"""
+
+PATIENT = frozenset({"record-alone"})
+"""Purposes whose transactions wait for a lock as long as it takes: what they hold is evidence."""
+
+
 def session_options(*, statement_timeout: float) -> dict[str, str]:
     return {
         "timezone": "UTC",
@@ -103,12 +118,9 @@ class Database:
             application_name=f"surefoot {purpose}",
             options=_options(self._session | HOT_OPTIONS),
         )
-        # An intent must be on disk before a byte leaves: a server (or a role) that defaults to less is overruled, one
-        # that defaults to more is not.
-        await connection.execute(
-            "SELECT set_config('synchronous_commit', 'on', false) "
-            "WHERE current_setting('synchronous_commit') IN ('off', 'local')"
-        )
+        await connection.execute(_DURABLE)
+        if purpose not in PATIENT:
+            await connection.execute(_ENDING)
         return connection
 
     async def close(self) -> None:

@@ -68,11 +68,16 @@ async def ring(connection: Connection, *, limit: int, unrung: bool = False) -> l
 
 
 _RING_AGAIN: Final = """
-UPDATE dues SET ring_at = clock_timestamp() WHERE kind IN ('call', 'delivery') AND due_at <= clock_timestamp()"""
+WITH due AS (
+  SELECT kind, ref FROM dues WHERE kind IN ('call', 'delivery') AND due_at <= statement_timestamp()
+  FOR UPDATE SKIP LOCKED
+)
+UPDATE dues d SET ring_at = clock_timestamp() FROM due x WHERE d.kind = x.kind AND d.ref = x.ref"""
 
 
 async def ring_again(connection: Connection) -> None:
-    """Redis was emptied: every doorbell in it is gone."""
+    """Redis was emptied: every doorbell in it is gone. What somebody holds is not waited for: who holds it may stand
+    still, and this sweep is what would end its lease. It has its own ring in seconds."""
     await connection.execute(_RING_AGAIN)
 
 
