@@ -62,9 +62,13 @@ async def test_session_of_who_stands_still_in_a_pipeline_is_ended_and_its_work_i
 
 async def test_rings_are_given_again_without_waiting_for_who_holds_a_due(small_world: World, database_url: str) -> None:
     worker = await small_world.worker("one")
-    workflow_id = await small_world.submit(one("idempotent"))
+    held = await small_world.submit(one("idempotent"), key="held")
+    await small_world.submit(one("idempotent"), key="free")
     async with await psycopg.AsyncConnection.connect(database_url) as holder:
-        await holder.execute("SELECT FROM dues WHERE workflow_id = %s FOR UPDATE", (workflow_id,))
+        await holder.execute("SELECT FROM dues WHERE workflow_id = %s FOR UPDATE", (held,))
 
         async with worker.services.database.hot("sweep") as connection:
             await asyncio.wait_for(dues.ring_again(connection), PATIENCE)
+
+    ripe = "SELECT workflow_id = %s AS held FROM dues WHERE kind = 'call' AND ring_at <= clock_timestamp()"
+    assert await small_world.rows(ripe, held) == [{"held": False}]
