@@ -29,19 +29,19 @@ FULL: Final = 0.7
 class Costs:
     """Measured, per step unless said otherwise."""
 
-    worker: float = 0.60
+    worker: float = 0.50
     """ms of CPU."""
-    postgres: float = 0.35
+    postgres: float = 0.34
     """ms of CPU."""
-    api: float = 2.3
+    api: float = 1.9
     """ms of CPU per submission."""
     wal: float = 4_900
     """Bytes."""
-    commits: float = 0.12
+    commits: float = 0.11
     """Under load; alone 2."""
     messages: float = 1.0
     """Doorbells through Redis, at most: the next call of a workflow mostly stays with its worker."""
-    stored: float = 3_000
+    stored: float = 1_300
     """Bytes on disk, tables and indexes, until they are pruned."""
 
 

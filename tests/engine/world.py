@@ -267,8 +267,8 @@ class World:
         return await self.row("SELECT * FROM workflows WHERE id = %s", workflow_id)
 
     async def due_calls(self) -> list[UUID]:
-        found = await self.rows("SELECT ref FROM dues WHERE kind = 'call' AND due_at <= clock_timestamp() ORDER BY ref")
-        return [row["ref"] for row in found]
+        due = "SELECT ref FROM dues d JOIN calls c ON c.id = ref AND state = 'due' WHERE d.kind = 'call'"
+        return [row["ref"] for row in await self.rows(f"{due} AND due_at <= clock_timestamp() ORDER BY ref")]
 
     async def hurry(self) -> None:
         """Bring every backoff, quarantine of nobody's, forward: what would come with time comes now."""
