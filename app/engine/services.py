@@ -20,8 +20,9 @@ from app.store.database import Database
 
 if TYPE_CHECKING:  # they work with services themselves
     from app.engine import accept
-    from app.engine.perform import Asked, Watch
+    from app.engine.perform import Asked
     from app.engine.record import Settled
+    from app.engine.sending import Watch
     from app.engine.submission import Submitted
     from app.store.claims import Claimed
 

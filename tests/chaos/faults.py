@@ -1,7 +1,7 @@
 """The faults of a run: what, when in its progress, to whom, all from the seed; and how each is given.
 
     kill       SIGKILL to a worker, the API, the tools or the model; the supervisor starts it again
-    zombie     SIGSTOP to a worker for longer than its lease, then SIGCONT
+    zombie     SIGSTOP to a worker for longer than its lease, then SIGCONT; it lives long enough to tell what it knows
     redis      SIGKILL, started again a moment later · flushall · freeze (SIGSTOP of Valkey for seconds)
     postgres   immediate stop (no checkpoint, backends gone), started again
     cut        the network to Postgres or Redis: reset, silence, stall
@@ -53,6 +53,9 @@ VICTIMS: Final = (("worker", 70), ("api", 18), ("tools", 6), ("model", 6))
 DEATHS, DEATHS_WITHIN = 4, 31.0
 """The supervisor gives a child up at its fifth death within 30 s; nothing here may look like such a child."""
 
+TESTIMONY: Final = 3.0
+"""Seconds after a thaw in which nobody kills the worker: what it tells late is what it was frozen for."""
+
 _IDS: Final = """
 (SELECT id FROM calls WHERE ended_at IS NULL ORDER BY random() LIMIT 40)
 UNION ALL (SELECT id FROM calls WHERE ended_at IS NOT NULL ORDER BY id DESC LIMIT 20)"""
@@ -87,18 +90,27 @@ class Faults:
     rung_again: int = 0
     last_at: float = 0.0
     """Of the loop's clock: when the last one was over."""
+    _next: int = 0
+    """The fault whose time has not come, or that is being given."""
     _deaths: dict[str, deque[float]] = field(default_factory=dict)
     _zombies: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def work(self) -> None:
         """Give them all, each when its time has come; return when the last one is over."""
-        for due in self.dues:
+        for number, due in enumerate(self.dues):
+            self._next = number
             while self.progress() < due.at:
                 await moment(0.1)
             await self._give(due)
             await moment(0.2 + due.draw)
+        self._next = len(self.dues)
         await asyncio.gather(*self._zombies)
         self.last_at = asyncio.get_running_loop().time()
+
+    @property
+    def overdue(self) -> bool:
+        """The workflows end faster than the faults are given: the last of these would find nobody at work."""
+        return self._next < len(self.dues) and self.dues[self._next].at < self.progress()
 
     async def _give(self, due: Due) -> None:
         match due.kind:
@@ -169,8 +181,9 @@ class Faults:
             await moment(LEASE * (1.3 + 1.2 * due.draw))
         finally:
             process.send(pid, signal.SIGCONT)
-            del self.frozen[name]
         self._note("zombie", began, pids=frozenset({pid}))
+        await moment(TESTIMONY)
+        del self.frozen[name]
 
     async def _restart(self, due: Due) -> None:
         began = datetime.now(UTC)

@@ -55,6 +55,10 @@ SELECT count(*) AS n FROM deliveries d WHERE d.state = 'open' AND NOT EXISTS (
     AND s.due_at > clock_timestamp() + interval '20 s')"""
 
 
+SLOWLY: Final = 0.25
+"""Seconds between two submissions while faults are overdue: there has to be somebody at work whom they hit."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     seed: int
@@ -123,11 +127,13 @@ class Run:
             await asyncio.gather(*every, return_exceptions=True)
 
     async def _submit_all(self) -> None:
-        """In the plan's order, so many in flight at a time."""
+        """In the plan's order, so many in flight at a time, and no faster than the faults are given."""
         async with asyncio.TaskGroup() as under_way:
             for number, planned in enumerate(workload.plan(self.options.seed, self.options.workflows)):
                 while number - self.seen["ended"] >= self.options.window:
                     await moment(0.05)
+                if self.faults.overdue:
+                    await moment(SLOWLY)
                 under_way.create_task(self._one(planned))
         self.submitted_at = time.monotonic()
 
