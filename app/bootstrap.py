@@ -17,6 +17,7 @@ from app.ports.marker import Marker
 from app.ports.model import ClaudeModel
 from app.ports.outbound import OutboundPolicy
 from app.ports.python_tools import PythonTools
+from app.ports.settled_hints import SettledHints
 from app.ports.tools import Tools
 from app.ports.webhooks import Webhooks
 from app.settings import Settings
@@ -55,10 +56,14 @@ def build_services(settings: Settings, *, worker_name: str | None) -> RealServic
         plans=Plans(database),
         rules=Rules(poison_after=settings.poison_after, items_limit=settings.items_limit),
         outbound=policy,
+        tell_settled=bell.tell_settled,
         closing=[],
     )
     if worker_name is not None:
         _equip_worker(services, settings, worker_name)
+    else:
+        services.settled_hints = SettledHints(settings.redis_url)
+        services.closing.append(services.settled_hints.aclose)
     services.closing += [partial(asyncio.to_thread, bell.close), database.close]
     return services
 

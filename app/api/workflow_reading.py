@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -120,16 +120,29 @@ async def hold(
 ) -> Reading:
     """Reads again until it is enough, the time is up, the client is gone or the server stops; the last reading.
 
-    Between readings only the revision is asked for.
+    Between readings only the revision is asked for: by and by, and at once when a hint says that it has settled.
     """
+    hints = services_of(request).settled_hints
+    with nullcontext(asyncio.Event()) if hints is None else hints.watching(reading.id) as settled:
+        return await _hold(request, reading, settled, tenant_id=tenant_id, seconds=seconds, enough=enough)
+
+
+async def _hold(
+    request: Request,
+    reading: Reading,
+    settled: asyncio.Event,
+    *,
+    tenant_id: UUID,
+    seconds: float,
+    enough: Callable[[Reading], bool],
+) -> Reading:
     clock = asyncio.get_running_loop().time
     until = clock() + seconds
     pause = FIRST_POLL
     stopping = stopping_of(request)
     while not enough(reading) and clock() < until and not stopping.is_set():
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(pause, max(until - clock(), 0))):
-                await stopping.wait()
+        await first_of(settled, stopping, within=min(pause, max(until - clock(), 0)))
+        settled.clear()
         pause = min(pause * POLL_GROWTH, SLOWEST_POLL)
         if await request.is_disconnected():
             break
@@ -139,3 +152,13 @@ async def hold(
         if revision != reading.revision or pause >= SLOWEST_POLL:
             reading = await read(request, tenant_id=tenant_id, workflow_id=reading.id)
     return reading
+
+
+async def first_of(*events: asyncio.Event, within: float) -> None:
+    """Until one of them is set, or the time is up."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waiting:
+            each.cancel()

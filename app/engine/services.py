@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -14,6 +14,7 @@ from app.engine.lease import Lease
 from app.engine.plans import Plans
 from app.ports.marker import Marker
 from app.ports.outbound import OutboundPolicy
+from app.ports.settled_hints import SettledHints
 from app.ports.world import Bell, ModelPort, ToolPort, WebhookPort
 from app.settings import Settings
 from app.store.database import Database
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # they work with services themselves
     from app.store.claims import Claimed
 
 Feed = Callable[[UUID], bool]
+TellSettled = Callable[[Sequence[UUID]], None]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,6 +47,10 @@ class Services:
     """Only in a worker process: who we are while we claim."""
     feed: Feed | None = None
     """Only in a worker process: offers a call to its own pool; False if that has no room, then the bell rings."""
+    tell_settled: TellSettled | None = None
+    """After a commit: these workflows ended or wait for a person. A hint for requests that are held until then."""
+    settled_hints: SettledHints | None = None
+    """Only in an API process: hears those hints."""
     claims: Gatherer[Asked, tuple[Claimed | None, bool]] | None = None
     outcomes: Gatherer[Settled, None] | None = None
     """Of this process, gathered into transactions; made by the first that needs them, on its event loop."""

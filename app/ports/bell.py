@@ -2,7 +2,8 @@
 
 Postgres holds what must happen; a ring only makes it happen sooner. So `ring` puts ids into a bounded queue and
 returns; one thread per process gathers whatever is queued into one Redis round trip. Rings may be lost, doubled or
-dropped at any moment and nothing but latency changes: the sweep rings again what is due.
+dropped at any moment and nothing but latency changes: the sweep rings again what is due. `tell_settled` goes the same
+way, to held requests (`app/ports/settled_hints.py`).
 
 Here are also the broker's address, transport and settings that the worker's Celery app and the bell have to share
 (`app` never imports `worker`).
@@ -28,6 +29,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
 from app.domain.states import Lane
+from app.ports.settled_hints import CHANNEL
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +131,8 @@ class RedisBell:
     def __init__(self, redis_url: str, *, queue_limit: int = QUEUE_LIMIT) -> None:
         self._celery = Celery("surefoot", set_as_current=False)
         self._celery.conf.update(broker_settings(redis_url))
-        self._queue: SimpleQueue[tuple[Lane, UUID] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Lane | None, UUID] | None] = SimpleQueue()
+        """What to ring, in which lane; without a lane: a workflow that has settled."""
         self._queue_limit = queue_limit
         self._closing = threading.Event()
         self._away = False
@@ -146,6 +149,13 @@ class RedisBell:
         return self._away
 
     def ring(self, lane: Lane, ids: Sequence[UUID]) -> None:
+        self._put(lane, ids)
+
+    def tell_settled(self, workflows: Sequence[UUID]) -> None:
+        """These ended, or wait for a person: requests that are held until then look now."""
+        self._put(None, workflows)
+
+    def _put(self, lane: Lane | None, ids: Sequence[UUID]) -> None:
         free = max(0, self._queue_limit - self._queue.qsize())
         self.dropped += max(0, len(ids) - free)
         for ref in ids[:free]:
@@ -170,7 +180,7 @@ class RedisBell:
                 self._attempt(rings)
         self._disconnect()
 
-    def _gather(self, *, wait: bool) -> Iterator[tuple[Lane, UUID]]:
+    def _gather(self, *, wait: bool) -> Iterator[tuple[Lane | None, UUID]]:
         """Whatever is queued, at most one batch; waits for the first one if asked to."""
         if wait and (first := self._queue.get()) is not None:
             yield first
@@ -182,7 +192,7 @@ class RedisBell:
             if ring is not None:
                 yield ring
 
-    def _attempt(self, rings: list[tuple[Lane, UUID]]) -> None:
+    def _attempt(self, rings: list[tuple[Lane | None, UUID]]) -> None:
         """Publish, or only knock if there is nothing to publish; the second try is on a fresh connection.
 
         A Redis that was restarted between two rings shows only when the old connection is used.
@@ -208,16 +218,22 @@ class RedisBell:
                 log.info("broker_back")
             self._away = False
 
-    def _publish(self, rings: list[tuple[Lane, UUID]]) -> None:
+    def _publish(self, rings: list[tuple[Lane | None, UUID]]) -> None:
         if self._connection is None:
             connection = self._celery.connection_for_write()
             # Explicitly: a connection that connects by itself waits 2 s and tries again.
             connection.ensure_connection(max_retries=0)
             self._connection = connection
-        if not rings:
-            channel: Any = self._connection.default_channel
+        channel: Any = self._connection.default_channel
+        settled = [ref.hex for lane, ref in rings if lane is None]
+        if settled:
+            channel.client.publish(CHANNEL, " ".join(settled))
+        elif not rings:
             channel.client.ping()
-            return
+        if len(settled) < len(rings):
+            self._publish_rings([(lane, ref) for lane, ref in rings if lane is not None])
+
+    def _publish_rings(self, rings: list[tuple[Lane, UUID]]) -> None:
         amqp = self._celery.amqp
         producer = amqp.Producer(self._connection, auto_declare=False)
         with producer.batch(max_size=BATCH_LIMIT):
