@@ -69,3 +69,8 @@ def timed(at: datetime, *parts: str) -> UUID:
     value = int(at.timestamp() * 1000) << 80 | derived(*parts).int & (1 << 80) - 1
     value = value & ~(0xF << 76) | 0x7 << 76
     return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+def floor(at: datetime) -> UUID:
+    """Not above any version 7 id made at that instant or later."""
+    return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)

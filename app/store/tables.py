@@ -238,6 +238,10 @@ workflows = Table(
     Index(None, "tenant_id", "id"),
     # What looks at every open workflow (the checker of orphans, doubts of a tenant) does not read the ended millions.
     Index("ix_workflows_open", "id", postgresql_where=text("ended_at IS NULL")),
+    # What somebody looks for at night is rare: found without reading what went well. An update that changes neither
+    # column writes to neither index.
+    Index("ix_workflows_attention", "tenant_id", "id", postgresql_where=text("attention <> '{}'")),
+    Index("ix_workflows_failure", "tenant_id", "id", postgresql_where=text("failure IS NOT NULL")),
     postgresql_with=HOT,
 )
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, any_, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, any_, case, func, literal, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -42,6 +42,12 @@ STALLED_AFTER = timedelta(seconds=30)
 
 _HAS_APPROVAL = (HeldReason.APPROVAL, HeldReason.REPEAT, HeldReason.DRIFT)
 """Reasons whose open approval is listed instead of the held call."""
+
+
+CLOCKS_DIFFER: Final = timedelta(hours=1)
+"""Far more than two machines of one installation; an hour's workflows more are soon read."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,12 +100,19 @@ async def page(
     return [dict(row) for row in found.mappings()]
 
 
+def _clocks(since: datetime) -> datetime:
+    """An id has its time from another clock than the row: bounded by it, less what two clocks may differ."""
+    return max(since, _EPOCH + CLOCKS_DIFFER) - CLOCKS_DIFFER
+
+
 def _conditions(filters: WorkflowFilters, *, tenant_id: UUID) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if filters.statuses:
         conditions.append(workflows.c.status.in_(filters.statuses))
         if not FINAL_STATUSES.intersection(filters.statuses):
             conditions.append(workflows.c.ended_at.is_(None))  # there is an index of those that have not ended
+        elif set(filters.statuses) == {WorkflowStatus.FAILED}:
+            conditions.append(workflows.c.failure.is_not(None))  # and one of those that say why they failed
     if filters.definition is not None:
         by_digest = filters.definition.startswith("sha256:")
         column = workflows.c.definition_digest if by_digest else workflows.c.name
@@ -107,11 +120,17 @@ def _conditions(filters: WorkflowFilters, *, tenant_id: UUID) -> list[ColumnElem
     if filters.labels:
         conditions.append(workflows.c.labels.contains(dict(filters.labels)))
     if filters.since is not None:
-        conditions.append(workflows.c.created_at >= filters.since)
+        conditions += [workflows.c.created_at >= filters.since, workflows.c.id >= ids.floor(_clocks(filters.since))]
     if filters.attention is not None:
-        conditions.append(literal(filters.attention) == any_(workflows.c.attention))
+        conditions += [
+            literal(filters.attention) == any_(workflows.c.attention),
+            workflows.c.attention != literal_column("'{}'"),
+        ]
     if filters.failure_kind is not None:
-        conditions.append(workflows.c.failure["kind"].astext == filters.failure_kind)
+        conditions += [
+            workflows.c.failure["kind"].astext == filters.failure_kind,
+            workflows.c.failure.is_not(None),
+        ]
     if filters.key is not None:
         owner = select(idempotency_keys.c.workflow_id).where(
             idempotency_keys.c.tenant_id == tenant_id,

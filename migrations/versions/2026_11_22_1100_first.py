@@ -505,6 +505,20 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": 45},
     )
     op.create_index(
+        "ix_workflows_attention",
+        "workflows",
+        ["tenant_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("attention <> '{}'"),
+    )
+    op.create_index(
+        "ix_workflows_failure",
+        "workflows",
+        ["tenant_id", "id"],
+        unique=False,
+        postgresql_where=sa.text("failure IS NOT NULL"),
+    )
+    op.create_index(
         "ix_workflows_open", "workflows", ["id"], unique=False, postgresql_where=sa.text("ended_at IS NULL")
     )
     op.create_index(op.f("ix_workflows_tenant_id_id"), "workflows", ["tenant_id", "id"], unique=False)
@@ -636,6 +650,8 @@ def downgrade() -> None:
     op.drop_table("approvals")
     op.drop_index(op.f("ix_workflows_tenant_id_id"), table_name="workflows")
     op.drop_index("ix_workflows_open", table_name="workflows", postgresql_where=sa.text("ended_at IS NULL"))
+    op.drop_index("ix_workflows_failure", table_name="workflows", postgresql_where=sa.text("failure IS NOT NULL"))
+    op.drop_index("ix_workflows_attention", table_name="workflows", postgresql_where=sa.text("attention <> '{}'"))
     op.drop_table("workflows")
     op.drop_table("workers")
     op.drop_table("tools")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from app.api.shapes.approval import Approval
 from app.api.shapes.listing import Page
 from app.api.shapes.workflow import WorkflowItem
 from app.domain import ids
-from app.store import tables
+from app.store import tables, workflow_views
 from app.store.database import Database
+from app.store.workflow_views import WorkflowFilters
 from tests.api import rows
 
 pytestmark = pytest.mark.anyio
@@ -55,8 +57,10 @@ async def test_list_is_newest_first_and_pages_without_loss_when_walked(
 )
 async def test_list_holds_only_what_fits_when_filtered(api: httpx.AsyncClient, database: Database, query: str) -> None:
     await rows.workflow(database)
+    later = ids.timed(rows.BEGAN + timedelta(days=9), "another day")
     wanted = await rows.workflow(
-        database, status="failed", open_calls=0, ended_at=rows.BEGAN, name="other", definition_digest="sha256:other",
+        database, id=later, status="failed", open_calls=0, ended_at=rows.BEGAN, name="other",
+        definition_digest="sha256:other",
         labels={"team": "a", "env/x": "b", "more": "c"}, created_at=rows.BEGAN + timedelta(days=9),
         attention=["poisoned"], failure={"kind": "timeout", "message": "m"}, idempotency_key="order-7",
     )  # fmt: skip
@@ -68,6 +72,50 @@ async def test_list_holds_only_what_fits_when_filtered(api: httpx.AsyncClient, d
     response = await api.get(f"/v1/workflows?{query}")
 
     assert [item["id"] for item in response.json()["data"]] == [ids.encode("wf", wanted)]
+
+
+@pytest.mark.parametrize("wanted", ["attention", "status", "failure_kind", "since"])
+async def test_list_reads_little_of_the_past_when_what_is_wanted_is_rare(database: Database, wanted: str) -> None:
+    await _past(database, workflows=3_000)
+    filters = {
+        "attention": WorkflowFilters(attention="poisoned"),
+        "status": WorkflowFilters(statuses=["failed"]),
+        "failure_kind": WorkflowFilters(failure_kind="timeout"),
+        "since": WorkflowFilters(since=datetime.now(UTC) - timedelta(hours=3)),
+    }[wanted]
+    rare = await rows.workflow(
+        database, status="failed", open_calls=0, ended_at=rows.BEGAN, attention=["poisoned"],
+        failure={"kind": "timeout", "message": "m"}, created_at=datetime.now(UTC),
+    )  # fmt: skip
+
+    async with database.reading() as connection:
+        found = await workflow_views.page(
+            connection, tenant_id=ids.DEFAULT_TENANT, filters=filters, before=None, limit=50
+        )
+        read = (await connection.execute(text(_READ))).scalar_one()
+
+    assert [row["id"] for row in found] == [rare]
+    assert read < 100
+
+
+_READ = """
+SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0) FROM pg_stat_xact_user_tables
+WHERE relname = 'workflows'"""
+
+
+async def _past(database: Database, *, workflows: int) -> None:
+    """Workflows that went well, yesterday."""
+    template = await rows.workflow(database, status="succeeded", open_calls=0, steps_open=0, ended_at=rows.BEGAN)
+    names = [column.name for column in tables.workflows.c if column.name != "id"]
+    listed = ", ".join(f'"{name}"' for name in names)
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    past = [ids.timed(yesterday, str(number)) for number in range(workflows)]
+    async with database.reading() as connection:
+        copy = f"INSERT INTO workflows (id, {listed}) SELECT x, {listed} FROM workflows, unnest(:past ::uuid[]) AS x"
+        await connection.execute(text(copy + " WHERE id = :template"), {"past": past, "template": template})
+        await connection.execute(text("DELETE FROM workflows WHERE id = :template"), {"template": template})
+        await connection.execute(text("ANALYZE workflows"))
+        await connection.commit()
 
 
 async def test_cursor_is_refused_when_the_filters_are_others(api: httpx.AsyncClient, database: Database) -> None:
