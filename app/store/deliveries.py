@@ -59,6 +59,10 @@ _STILL_GONE: Final = """
 UPDATE deliveries d SET state = 'disabled', ended_at = clock_timestamp()
 WHERE d.workflow_id = %(workflow)s AND d.stream = %(stream)s AND d.state = 'open' AND EXISTS (
   SELECT FROM deliveries gone WHERE gone.stream = %(stream)s AND gone.state = 'disabled')"""
+_PROLONG: Final = """
+UPDATE dues SET due_at = clock_timestamp() + interval '1 second' * %(lease)s,
+  ring_at = clock_timestamp() + interval '1 second' * %(lease)s, rung = 0
+WHERE kind = 'delivery' AND ref = %(stream)s"""
 _NOTHING_LEFT: Final = "DELETE FROM dues WHERE kind = 'delivery' AND ref = %(stream)s"
 
 
@@ -69,6 +73,19 @@ async def take(connection: Connection, stream: UUID, *, lease: float) -> Head | 
         return None
     # Events go on after a receiver said that it is gone: theirs are not sent either.
     await connection.execute(_STILL_GONE, {"workflow": taken["workflow_id"], "stream": stream})
+    return await _head(connection, stream)
+
+
+async def take_next(connection: Connection, stream: UUID, *, lease: float) -> Head | None:
+    """The next of a stream that is locked and ours, for `lease` seconds more. None: nothing is left."""
+    head = await _head(connection, stream)
+    if head is not None:
+        await connection.execute(_PROLONG, {"stream": stream, "lease": lease})
+    return head
+
+
+async def _head(connection: Connection, stream: UUID) -> Head | None:
+    """The first that is open; if none is, the stream ends."""
     head = await (await connection.execute(_HEAD, {"stream": stream})).fetchone()
     if head is None:
         await connection.execute(_NOTHING_LEFT, {"stream": stream})

@@ -168,6 +168,11 @@ def fan(url: str, *, name: str) -> dict[str, JSON]:
     return _definition(f"fan-{name}", url, (name, "mail"), steps, input=given)
 
 
+PATIENT: Final = {"transient": {"max_retries": 30}}
+"""A model that is killed has forgotten how often it failed as told, and fails so again: an agent that has to succeed
+outlasts its deaths. (Five retries are not many when four deaths fall into one conversation.)"""
+
+
 def agent(url: str) -> dict[str, JSON]:
     """A model that asks for effects, after a question whose answer must have a shape."""
     steps = {
@@ -175,11 +180,13 @@ def agent(url: str) -> dict[str, JSON]:
             "agent": {"model": "fast"},
             "prompt": "${{ input.question }}",
             "output_schema": {"found": {"type": "boolean"}},
+            "retry": PATIENT,
         },
         "work": {
             "agent": {"model": "fast", "tools": ["book", "mail", "look"], "max_turns": 12},
             "prompt": "${{ input.script }}",
             "needs": ["plan"],
+            "retry": PATIENT,
         },
         "last": step("clear", 9, needs=["work"]),
     }

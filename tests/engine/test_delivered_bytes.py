@@ -43,7 +43,7 @@ async def test_receiver_gets_the_same_bytes_again_when_the_workflow_has_ended_me
     await small_world.rows("UPDATE dues SET due_at = clock_timestamp() WHERE kind = 'delivery'")
     await deliver.deliver(worker.services, workflow_id)
 
-    first, again = receiver.got
+    first, again = receiver.got[:2]
     assert (await small_world.workflow(workflow_id))["status"] == "succeeded"
     assert json.loads(first.body)["data"]["status"] == "running"
     assert (again.event_id, again.body) == (first.event_id, first.body)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+import pytest
+
+from app.domain.states import Lane
 from app.engine import deliver
 from app.ports.world import DeliveryRequest, DeliveryResult
 from tests.engine.world import World, tool
@@ -149,4 +152,41 @@ async def test_stream_in_flight_is_not_taken_twice(small_world: World) -> None:
     worker.services.webhooks = slow
     await deliver.deliver(worker.services, workflow_id)
 
-    assert len(slow.got) == 1
+    told = [request.event_id for request in slow.got]
+    assert len(told) == len(set(told)) == len(await small_world.events(workflow_id))
+
+
+async def test_stream_is_left_to_the_bell_when_its_worker_drains(small_world: World) -> None:
+    worker, receiver, workflow_id = await prepared(small_world)
+    assert worker.services.lease is not None
+    worker.services.lease.draining.set()
+
+    await deliver.deliver(worker.services, workflow_id)
+
+    assert len(receiver.got) == 1
+    assert (Lane.DELIVERIES, workflow_id) in worker.services.bell.rung
+    assert await small_world.rows("SELECT 1 FROM dues WHERE kind = 'delivery' AND due_at <= clock_timestamp()")
+
+
+async def test_stream_is_taken_up_where_it_was_when_its_worker_dies_between_two_deliveries(small_world: World) -> None:
+    worker, receiver, workflow_id = await prepared(small_world)
+
+    class Dying(Receiver):
+        async def send(self, request: DeliveryRequest, *, seconds: float) -> DeliveryResult:
+            if len(self.got) == 2:
+                raise ConnectionAbortedError("the process ends here")
+            return await super().send(request, seconds=seconds)
+
+    dying = Dying()
+    worker.services.webhooks = dying
+    with pytest.raises(ConnectionAbortedError):
+        await deliver.deliver(worker.services, workflow_id)
+    assert not await small_world.rows("SELECT 1 FROM dues WHERE kind = 'delivery' AND due_at <= clock_timestamp()")
+    worker.services.webhooks = receiver
+    await small_world.rows("UPDATE dues SET due_at = clock_timestamp() WHERE kind = 'delivery'")
+
+    await drain(small_world, worker, workflow_id)
+
+    bodies = [json.loads(request.body) for request in (*dying.got, *receiver.got)]
+    assert [body["data"]["sequence"] for body in bodies] == list(range(1, len(bodies) + 1))
+    assert [body["type"] for body in bodies] == await small_world.events(workflow_id)

@@ -1,7 +1,8 @@
 """One instant of the database, read only: the other side of every comparison.
 
 `with at_one_instant(url) as rows: rows("SELECT …", …)`. REPEATABLE READ, so that all laws judge the same instant
-while everything goes on. `workflows` limits every law to those (a matrix has many small scenes in one database).
+while everything goes on: `now()` is that instant, however long judging takes. `workflows` limits every law to those (a
+matrix has many small scenes in one database).
 """
 
 from __future__ import annotations
