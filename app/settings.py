@@ -40,6 +40,11 @@ class Settings(BaseSettings):
         default={"fast": "claude-haiku-5-5", "smart": "claude-sonnet-5-5"},
         description="Model aliases a definition may use, as JSON: alias to model id.",
     )
+    model_windows: dict[str, int] = Field(
+        default={},
+        description="Context windows that differ from the built-in table, as JSON: model id to tokens. For models of "
+        "one's own; one that is not known is taken to have 128,000.",
+    )
     secrets: dict[str, SecretStr] = Field(
         default={},
         description="Secrets that tools may name as secrets.X, as JSON: name to value. Resolved in the worker at send.",
@@ -92,11 +97,47 @@ class Settings(BaseSettings):
     poison_after: int = Field(
         default=5, gt=0, description="Workers that a call may lose in a row before it is held as poisoned."
     )
+    breaker_failures: int = Field(
+        default=5,
+        ge=0,
+        description="Failures of one tool or model within breaker_window, at least half of what was seen, after which it is "
+        "left in peace. 0: never.",
+    )
+    breaker_window: float = Field(
+        default=30.0, gt=0, description="Window in which failures of a tool or model are counted, seconds."
+    )
+    breaker_open: float = Field(
+        default=5.0,
+        gt=0,
+        description="How long a tool or model that kept failing is left in peace before one call is let through, seconds; "
+        "twice as long each time in a row.",
+    )
+    breaker_open_longest: float = Field(
+        default=300.0, gt=0, description="The longest time between two such calls, seconds."
+    )
+    retry_burst: int = Field(
+        default=20, gt=0, description="Repeats of failed calls that one tool or model takes at once."
+    )
+    retry_rate: float = Field(
+        default=1.0,
+        gt=0,
+        description="Repeats that one tool or model takes beyond that, as a multiple of one each second; others wait.",
+    )
+    retry_share: float = Field(
+        default=0.2,
+        ge=0,
+        description="Repeats that each success of a tool or model allows besides, as a share of one.",
+    )
     max_turns: int = Field(default=50, gt=0, description="Most model turns of one agent step.")
     max_tokens: int = Field(default=4096, gt=0, description="Default max_tokens of a model call, tokens.")
     response_limit: int = Field(
         default=1024 * 1024,
         description="Most bytes of a tool's response that are kept; beyond it the output is opaque.",
+    )
+    partial_text: bool = Field(
+        default=True,
+        description="Show what a model is writing while it writes, through Redis, in the answer of a step. Off: nothing of "
+        "an answer is ever in Redis.",
     )
     batch: int = Field(default=64, gt=0, description="Most claims, or outcomes, in one transaction.")
 
@@ -104,6 +145,16 @@ class Settings(BaseSettings):
     concurrency: int = Field(default=200, gt=0, description="Calls one worker process performs at once.")
     delivery_concurrency: int = Field(
         default=32, gt=0, description="Webhook deliveries one worker process performs at once."
+    )
+    isolated_processes: int = Field(
+        default=16, gt=0, description="Python tools with `isolate: process` that one worker process calls at once."
+    )
+    isolated_memory: int = Field(
+        default=0, ge=0, description="Most address space of such a tool's process, bytes; 0 sets no limit."
+    )
+    mcp_commands: str = Field(
+        default="",
+        description="Programs, comma-separated, that workers may start as MCP servers, as `mcp.command` names them; * is any. Empty: none. `surefoot up` allows any unless this is set.",
     )
     worker_processes: int = Field(
         default=2, gt=0, description="Worker processes that `surefoot worker` and `surefoot up` supervise."

@@ -8,12 +8,14 @@ and nothing else runs: from one arrival to the next is one whole turn (the recor
 its record, and the next request with the whole conversation).
 
     CPU         nanoseconds of the worker's threads and of its Postgres sessions
-    WAL         bytes and records of the worker's statements (pg_stat_statements)
+    WAL         bytes and records of the worker's statements (pg_stat_statements), and bytes of the whole server
+                (pg_current_wal_lsn): what the turn has written, commits and index pages included
     rows        added to the workflow's events, calls, attempts, messages, payloads
     sent        bytes of the request, which is the conversation: they must grow, and are shown for comparison
 
-A turn's cost is the median over nine turns around it and over the agents. Exits 1 if a target is missed, or an agent
-did not end well, or a tool call was lost or made twice.
+A turn's cost is the median over nine turns around it and over the agents. What is written must not grow with the turn;
+CPU is told and not judged, because the request itself grows, and is read, copied and sent as a whole. Exits 1 if a
+target is missed, or an agent did not end well, or a tool call was lost or made twice.
 """
 
 from __future__ import annotations
@@ -65,6 +67,8 @@ class Cost:
     wal: float
     """Bytes."""
     records: float
+    written: float
+    """Bytes of WAL of the whole server."""
     statements: float
     rows: float
     sent: float
@@ -104,13 +108,14 @@ class Turns:
         connection = self._connection
         worker = meters.cpu([self._place.pid("worker.1")])
         postgres = meters.cpu(meters.sessions(connection, "worker"))
-        calls, wal, records = connection.execute(_STATEMENTS).fetchone() or (0, 0, 0)
+        calls, wal, records, written = connection.execute(_STATEMENTS).fetchone() or (0, 0, 0, 0)
         counted = connection.execute(_ROWS, {"workflow": ids.decode("wf", workflow)}).fetchone()
         return Cost(
             worker=worker * 1000,
             postgres=postgres * 1000,
             wal=float(wal),
             records=float(records),
+            written=float(written),
             statements=float(calls),
             rows=float(counted[0]) if counted is not None else 0.0,
             sent=float(sent),
@@ -118,7 +123,8 @@ class Turns:
 
 
 _STATEMENTS: Final = """
-SELECT sum(calls)::bigint, sum(wal_bytes)::bigint, sum(wal_records)::bigint
+SELECT sum(calls)::bigint, sum(wal_bytes)::bigint, sum(wal_records)::bigint,
+  pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint
 FROM pg_stat_statements WHERE userid = 'worker'::regrole AND query NOT IN ('BEGIN', 'COMMIT')"""
 
 _ROWS: Final = "SELECT " + " + ".join(
@@ -237,14 +243,16 @@ def _lines(found: Sequence[Sequence[Cost]], late: int) -> list[Line]:
     costs = {turn: _cost(found, turn) for turn in marks}
     first, last = costs[EARLY], costs[late]
     lines = [
-        Line(f"turn {late} ÷ turn {EARLY}: CPU of worker and Postgres", last.cpu / first.cpu, most=RATIO),
+        Line(f"turn {late} ÷ turn {EARLY}: CPU of worker and Postgres", f"{last.cpu / first.cpu:.2f}"),
         Line(f"turn {late} ÷ turn {EARLY}: WAL bytes", last.wal / first.wal, most=RATIO),
+        Line(f"turn {late} ÷ turn {EARLY}: WAL bytes of the server", last.written / first.written, most=RATIO),
         Line(f"turn {late} ÷ turn {EARLY}: statements", last.statements / first.statements, most=RATIO),
         Line(f"turn {late} ÷ turn {EARLY}: rows added", last.rows / first.rows, most=RATIO),
     ]
     lines += _each("CPU of the worker, ms", marks, (costs[turn].worker for turn in marks))
     lines += _each("CPU of its Postgres sessions, ms", marks, (costs[turn].postgres for turn in marks))
     lines += _each("WAL bytes", marks, (costs[turn].wal for turn in marks))
+    lines += _each("WAL bytes of the server", marks, (costs[turn].written for turn in marks))
     lines += _each("WAL records", marks, (costs[turn].records for turn in marks))
     lines += _each("statements", marks, (costs[turn].statements for turn in marks))
     lines += _each("rows added", marks, (costs[turn].rows for turn in marks))

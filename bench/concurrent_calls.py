@@ -10,7 +10,8 @@ Three times, each with a fresh database and a fresh worker process (concurrency 
 2. one map   one workflow of 1,000 items (`for_each`, `max_parallel: 1000`), worker idle: `workflow.accepted` →
              `workflow.succeeded`. Every outcome goes through one workflow's row.
 3. models    as 2, with model calls: the Anthropic SDK (loaded before), streamed, against the scripted model, which
-             takes its time on the same cores. Reported; aimed at 8 s and 300 MB.
+             takes its time on the same cores; what is written so far is told through Redis, as always. Reported;
+             aimed at 8 s and 300 MB.
 
 Memory is the worker's peak resident size (VmHWM) from its start to the end of the last call. What every call takes
 beyond its five seconds is the product's. The tool's ledger must hold every call exactly once.

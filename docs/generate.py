@@ -4,6 +4,7 @@
     docs/errors.md          from app/errors.py             every problem the API answers with
     docs/events.md          from app/domain/events.py      every event and the fields of its data
     docs/state_machine.md   from app/domain/legal.py       every fact that may meet a state, and where it leads
+    docs/recovery.md        from app/domain/recovery_table.py   what is done about each failure kind, and how often
 
 A page is a function that returns its text; nothing here depends on the machine, the clock or the environment.
 """
@@ -22,7 +23,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from app import errors
-from app.domain import events, legal
+from app.domain import events, legal, recovery_table
 from app.settings import Settings
 
 FOLDER: Final = Path(__file__).parent
@@ -96,11 +97,44 @@ def state_machine_page() -> str:
     return _text(lines)
 
 
+def recovery_page() -> str:
+    lines = _head(
+        "Recovery",
+        source="app/domain/recovery_table.py",
+        says="What is done about each failure kind, and how often. Every decision leaves a recovery record on the call "
+        "it caused (the kind, the rule and its line in the definition, what was changed as a diff, how long was "
+        "waited, what came of it) and an event. Whatever *changes* the request is a new call; attempts of one call "
+        "send identical bytes. Whether an effect may be repeated at all is decided before, by its class "
+        "([effects.md](effects.md)).",
+    )
+    for title, written in (("What `retry:` may change", True), ("What it may not", False)):
+        lines += ["", f"## {title}", ""]
+        lines += ["| kind | seen as | what is done | how often |" if written else "| kind | seen as | what is done |"]
+        lines += ["|---|---|---|---|" if written else "|---|---|---|"]
+        for row in recovery_table.TABLE.values():
+            if row.written != written:
+                continue
+            cells = [f"`{row.kind}`", _cell(row.seen), f"*{', '.join(row.actions)}.* {_cell(row.done)}"]
+            lines.append(f"| {' | '.join([*cells, _often(row)] if written else cells)} |")
+    lines += ["", "## Groups", "", "Names under `retry:` that stand for several kinds; the most specific key wins.", ""]
+    for name, kinds in recovery_table.GROUPS.items():
+        listed = [f"`{row.kind}`" for row in recovery_table.TABLE.values() if row.kind in kinds]
+        said = "everything in the first table" if name == "any" else ", ".join(listed)
+        lines.append(f"* `{name}`: {said}")
+    return _text(lines)
+
+
+def _often(row: recovery_table.Row) -> str:
+    often = "until the deadline" if row.budget >= recovery_table.UNTIL_DEADLINE else str(row.budget)
+    return often if row.after is None else f"{often}, after {row.after} in a row"
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "settings.md": settings_page,
     "errors.md": errors_page,
     "events.md": events_page,
     "state_machine.md": state_machine_page,
+    "recovery.md": recovery_page,
 }
 
 

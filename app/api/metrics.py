@@ -22,7 +22,7 @@ from starlette.responses import Response
 from app.api.context import services_of
 from app.api.query import NoQuery
 from app.domain import ids
-from app.domain.states import FINAL_STATUSES, DueKind, WorkflowStatus
+from app.domain.states import FINAL_STATUSES, DueKind, HeldReason, WorkflowStatus
 from app.store import gauges, orphans, snapshots
 from app.store.database import Database
 from app.store.gauges import Gauges
@@ -104,6 +104,10 @@ def render(found: Gauges | None, wrong: Orphans | None, *, age: float) -> bytes:
     _gauge(
         registry, "oldest_due_seconds", "For how long the oldest of them has been due; 0 without one.", found.oldest_due
     )
+    held = Gauge("surefoot_calls_held", "Calls that are held, by what they wait for.", ["reason"], registry=registry)
+    for reason in HeldReason:
+        held.labels(reason.value).set(found.held.get(reason.value, 0))
+    _gauge(registry, "breakers_open", "Tools, models and credentials that nothing is sent to.", found.breakers_open)
     _gauge(registry, "workers", "Worker processes that are alive.", found.workers)
     _gauge(registry, "database_time_seconds", "Unix time by the database's clock.", found.database_time + age)
     return generate_latest(registry)

@@ -65,6 +65,7 @@ _EXAMPLES: Final[dict[str, Any]] = {
     },
     "SettleUndoBody": {"action": "done", "note": "Refunded by hand, receipt 7731."},
     "HoldBody": {"reason": "It sends everything twice today."},
+    "ResetBody": {"note": "The vendor says it is mended."},
     "ResultBody": {"outcome": "succeeded", "result": {"report": "https://example.com/reports/7731.pdf"}},
     "DecisionBody": {"decision": "approve", "comment": "Looks right.", "revision": 1},
 }

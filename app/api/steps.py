@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
-from app.api import answering, cursors, exchanges
+from app.api import answering, cursors, exchanges, written
 from app.api.authentication import Caller, needs
 from app.api.context import services_of
 from app.api.documents import problems_of
@@ -110,7 +110,14 @@ async def read(request: Request, caller: Caller, workflow_id: UUID, path: str) -
         operated = await step_views.operated(connection, workflow_id=workflow_id, rows=[row])
     plan = await services_of(request).plans.get(caller.tenant_id, owner["plan_digest"])
     headline = headlines.step_headline(row, calls=calls, operated=operated.get(path))
-    return step_detail(row, headline=headline, needs=_needs(plan, row), calls=calls, attempts=attempts)
+    return step_detail(
+        row,
+        headline=headline,
+        needs=_needs(plan, row),
+        calls=calls,
+        attempts=attempts,
+        partial=await written.of_step(services_of(request), calls, attempts),
+    )
 
 
 @router.get(

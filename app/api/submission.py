@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from app.api import body
+from app.api.budget_bodies import BudgetBody
 from app.api.shapes.values import JSON
 from app.domain.durations import DurationError, parse_duration
 from app.domain.events import CATALOGUE
@@ -21,7 +22,6 @@ LABEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
 LONGEST_URL: Final = 2048
 
 UNBUILT: Final = {
-    "budget": "Leave it out; every workflow's cost is in its `cost`.",
     "on_conflict": "Leave it out; the Idempotency-Key keeps submissions apart.",
     "workflow_key": "Leave it out; use the Idempotency-Key.",
 }
@@ -74,6 +74,7 @@ class SubmissionBody(body.Body):
     webhook: WebhookBody | None = None
     deadline: Annotated[str, StringConstraints(max_length=32)] | None = None
     """How long the workflow may take, as `2h`."""
+    budget: BudgetBody | None = None
 
     @field_validator("deadline")
     @classmethod

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
+from app.api import written
 from app.api.authentication import Caller, needs
 from app.api.context import services_of
 from app.api.documents import problems_of
@@ -17,6 +20,7 @@ from app.api.query import TraceQuery
 from app.api.shapes.trace import Trace
 from app.api.workflow_reading import row_of, workflow_id_of
 from app.domain.faults import Fault
+from app.domain.partials import Partial
 from app.domain.trace import build_trace
 from app.domain.trace_text import render_text
 from app.errors import InvalidValue, Unsupported
@@ -52,17 +56,32 @@ async def get_trace(
         rows = await trace_views.rows(connection, workflow_id=workflow_id)
         owner = await row_of(connection, tenant_id=caller.tenant_id, workflow_id=workflow_id)
         now = await trace_views.clock(connection)
+    partials = await written.of_calls(services_of(request), rows.calls, rows.attempts)
     plan = await services_of(request).plans.get(caller.tenant_id, owner["plan_digest"])
     # Off the loop: a workflow of ten thousand items has tens of thousands of spans.
     body = await asyncio.to_thread(
-        _render, owner, rows, form=query.format, width=query.width, source_name=plan.source_name, now=now
+        _render,
+        owner,
+        rows,
+        form=query.format,
+        width=query.width,
+        source_name=plan.source_name,
+        now=now,
+        partials=partials,
     )
     media_type = "text/plain; charset=utf-8" if query.format == "text" else "application/json"
     return Response(body, media_type=media_type, headers={"Cache-Control": "private, no-cache"})
 
 
 def _render(
-    owner: dict[str, Any], rows: TraceRows, *, form: str, width: int, source_name: str | None, now: datetime
+    owner: dict[str, Any],
+    rows: TraceRows,
+    *,
+    form: str,
+    width: int,
+    source_name: str | None,
+    now: datetime,
+    partials: Mapping[UUID, Partial],
 ) -> bytes:
     trace = build_trace(
         owner,
@@ -73,6 +92,7 @@ def _render(
         findings=rows.findings,
         source_name=source_name,
         now=now,
+        partials=partials,
     )
     if form == "text":
         return render_text(trace, width=width).encode("utf-8", "replace")

@@ -22,7 +22,7 @@ from app.domain import headlines, ids
 from app.domain.states import FINAL_STATUSES, StepState, WorkflowStatus
 from app.engine.submission import Seen
 from app.errors import NotFound
-from app.store import why_views, workflow_glance, workflow_views
+from app.store import accounts, why_views, workflow_glance, workflow_views
 from app.store.workflow_views import Row, Waits
 
 POLLS: Final = "poll"
@@ -81,7 +81,8 @@ async def read(request: Request, *, tenant_id: UUID, workflow_id: UUID) -> Readi
         waits = (await workflow_views.waits(connection, [row]))[workflow_id]
         symptoms = (await workflow_views.symptoms(connection, [row])).get(workflow_id, [])
         headline = await headline_of(connection, row, waits=waits)
-    return _reading(row, headline=headline, waits=waits, symptoms=symptoms)
+        budgets = await accounts.of(connection, [workflow_id]) if row["budgeted"] else {}
+    return _reading(row, headline=headline, waits=waits, symptoms=symptoms, budgets=budgets.get(workflow_id, ()))
 
 
 def of_acceptance(seen: Seen) -> Reading:
@@ -93,8 +94,8 @@ def of_acceptance(seen: Seen) -> Reading:
     return _reading(row, headline=headline, waits=Waits(), symptoms=symptoms)
 
 
-def _reading(row: Row, *, headline: str, waits: Waits, symptoms: Sequence[str]) -> Reading:
-    shape = workflow_shape(row, headline=headline, waits=waits, symptoms=symptoms)
+def _reading(row: Row, *, headline: str, waits: Waits, symptoms: Sequence[str], budgets: Sequence[Row] = ()) -> Reading:
+    shape = workflow_shape(row, headline=headline, waits=waits, symptoms=symptoms, budgets=budgets)
     asked_now = ["asking"] if any(call["asking"] and call["next_at"] is None for call in waits.pending) else []
     etag = "-".join([str(row["revision"]), *symptoms, *asked_now])
     needs_operator = row["saga"] == "held" or (row["undos_failed"] > 0 and row["open_calls"] == 0)

@@ -34,7 +34,7 @@ from app.errors import (
     SurefootError,
     Unsupported,
 )
-from app.store import submissions, workflow_views
+from app.store import accounts, submissions, workflow_views
 from app.store.workflow_views import WorkflowFilters
 
 router = APIRouter(tags=["workflows"])
@@ -104,6 +104,7 @@ async def _submit(
         webhook=told,
         deadline=checked.deadline_after,
         traceparent=str(passage_of(request).trace),
+        budget=None if checked.budget is None else checked.budget.limits(),
         by=caller.name,
     )
     try:
@@ -180,6 +181,7 @@ async def list_workflows(
         rows = rows[: query.limit]
         waits = await workflow_views.waits(connection, rows)
         symptoms = await workflow_views.symptoms(connection, rows)
+        budgets = await accounts.of(connection, [row["id"] for row in rows if row["budgeted"]])
     next_cursor = cursors.encode(rows[-1]["id"].hex, of=of) if has_more else None
     page = Page[WorkflowItem](
         data=[
@@ -188,6 +190,7 @@ async def list_workflows(
                 headline=headlines.workflow_headline_brief(row),
                 waits=waits[row["id"]],
                 symptoms=symptoms.get(row["id"], []),
+                budgets=budgets.get(row["id"], ()),
             )
             for row in rows
         ],

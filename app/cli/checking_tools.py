@@ -50,6 +50,10 @@ _SENT: Final = {
     "checkable": "1 request, and a second one if the probe does not find the first",
 }
 
+_WHERE: Final = "this machine"
+ANY_COMMAND: Final = frozenset({"*"})
+"""Whoever types this command can run programs anyway."""
+
 THREADS: Final = 4
 """One call at a time is made; a function that outlives its deadline keeps one."""
 
@@ -84,10 +88,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Tries, laws and verdict as JSON.")] = False,
 ) -> None:
     """Try whether a tool keeps what its declaration says. Sends real requests."""
-    from app.cli import tool_conformance, tool_reading
+    from app.cli import logs_aside, tool_conformance, tool_reading
 
     settings = _settings()
-    known = tool_reading.tools_of(file, settings=settings)
+    known = tool_reading.tools_of(file, settings=settings, wanted=name)
     tool = tool_reading.tool_named(name, known, path=file)
     if tool.effect.value == "at_most_once":
         _print(tool, (), [], tool_conformance.verdict(tool.effect, []), as_json=as_json)
@@ -96,7 +100,8 @@ def check(
     case = _case(tool, arguments, witness)
     if not yes:
         _ask_first(case)
-    tries, laws = asyncio.run(_try(case, settings))
+    with logs_aside.on_stderr():
+        tries, laws = asyncio.run(_try(case, settings))
     verdict = tool_conformance.verdict(tool.effect, laws)
     _print(tool, tries, laws, verdict, as_json=as_json)
     raise typer.Exit(_CODES[verdict.value])
@@ -176,6 +181,8 @@ async def _try(case: Case, settings: Settings) -> tuple[list[Try], Laws]:
     from app.ports.addresses import OutboundPolicy
     from app.ports.cutting import Cutter
     from app.ports.http_tools import HttpTools
+    from app.ports.isolated_tools import IsolatedTools
+    from app.ports.mcp_tools import McpTools
     from app.ports.python_tools import PythonTools
     from app.ports.tools import Tools
 
@@ -185,9 +192,11 @@ async def _try(case: Case, settings: Settings) -> tuple[list[Try], Laws]:
     limit, secrets = settings.response_limit, settings.secrets
     port = Tools(
         http=HttpTools(policy, secrets=secrets, response_limit=limit),
-        python=PythonTools(secrets=secrets, response_limit=limit, threads=THREADS, where="this machine"),
+        python=PythonTools(secrets=secrets, response_limit=limit, threads=THREADS, where=_WHERE),
+        isolated=IsolatedTools(secrets=secrets, response_limit=limit, processes=THREADS, memory=0, where=_WHERE),
+        mcp=McpTools(policy, secrets=secrets, response_limit=limit, commands=ANY_COMMAND, where=_WHERE),
     )
-    losing = Cutter(policy, secrets=secrets) if case.tool.python is None else Unheard(port=port)
+    losing = Cutter(policy, secrets=secrets) if case.tool.http is not None else Unheard(port=port)
     bench = Bench(case, port=port, cutter=losing)
     try:
         return bench.tries, await tool_conformance.conform(bench)
@@ -239,7 +248,11 @@ def _answer(tried: Try) -> str:
 
 def _place(tool: Tool) -> str:
     """As far as it is known before anything is filled in: never with a secret."""
+    if tool.mcp is not None:
+        command, name = tool.mcp.server.command, tool.mcp.name
+        return f"mcp {name} of {' '.join(command)}" if command else f"mcp {name} of the server {tool.mcp.server.name}"
     if tool.http is None:
-        return f"python {tool.python}, called in this process"
+        of_its_own = tool.python is not None and tool.python.isolate
+        return f"python {tool.python}, called in {'a process of its own' if of_its_own else 'this process'}"
     url = tool.http.url
     return f"{tool.http.method} {url.render({}) if url.literal else '(its url is made when it is sent)'}"

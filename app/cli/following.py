@@ -45,9 +45,14 @@ def wait(client: Client, workflow_id: str, *, seconds: float | None) -> JSON:
 
 
 def follow(
-    client: Client, workflow_id: str, *, seconds: float | None, seen: Callable[[JSON, list[JSON]], None]
+    client: Client,
+    workflow_id: str,
+    *,
+    seconds: float | None,
+    seen: Callable[[JSON, list[JSON]], None],
+    quiet: Callable[[], None] = lambda: None,
 ) -> JSON:
-    """Calls `seen(workflow, new events)` whenever something happened; returns like `wait`."""
+    """Calls `seen(workflow, new events)` whenever something happened, `quiet()` between; returns like `wait`."""
     until, after = _Until(seconds), 0
     while True:
         found = _patiently(lambda: client.get(f"/v1/workflows/{workflow_id}"))
@@ -57,6 +62,8 @@ def follow(
             seen(found, new)
         if settled(found) or until.over():
             return found
+        if not new:
+            quiet()
         time.sleep(POLL)
 
 

@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 import typer
 
-from app.cli import following, labels, next_commands, printing
+from app.cli import budgeting, following, labels, next_commands, printing
 from app.cli.session import client_of
+from app.domain import partials
 from app.domain.outcomes import JSON
 from app.domain.plain import plain
 from app.domain.trace_rows import glyph_of
@@ -124,13 +125,27 @@ def watch(client: Client, workflow: str, *, seconds: float | None, stream: TextI
     from rich.text import Text
 
     with Live(console=Console(file=stream), auto_refresh=False, vertical_overflow="visible") as live:
+        being_written = False
 
         def redraw(*_: object) -> None:
-            live.update(Text.from_ansi(drawn(client, workflow, columns=columns, stream=stream)), refresh=True)
+            nonlocal being_written
+            told = tree(client, workflow)
+            being_written = any(_being_written(span) for span in told["spans"])
+            live.update(Text.from_ansi(_picture(told, columns=columns, stream=stream)), refresh=True)
 
-        found = following.follow(client, workflow, seconds=seconds, seen=redraw)
+        def quiet() -> None:
+            if being_written:  # no event tells of it
+                redraw()
+
+        found = following.follow(client, workflow, seconds=seconds, seen=redraw, quiet=quiet)
         redraw()
     return found
+
+
+def _being_written(span: Mapping[str, JSON]) -> bool:
+    """Whether a model call is open somewhere under it."""
+    open_call = span["kind"] == "attempt" and span["name"] == "model" and span["status"] == "open"
+    return open_call or any(_being_written(child) for child in span["children"])
 
 
 def tree(client: Client, workflow: str) -> JSON:
@@ -138,10 +153,14 @@ def tree(client: Client, workflow: str) -> JSON:
 
 
 def drawn(client: Client, workflow: str, *, columns: int | None, stream: TextIO) -> str:
+    return _picture(tree(client, workflow), columns=columns, stream=stream)
+
+
+def _picture(told: JSON, *, columns: int | None, stream: TextIO) -> str:
     from app.domain.spans import Trace
     from app.domain.trace_text import render_text
 
-    found = Trace.from_json(tree(client, workflow))
+    found = Trace.from_json(told)
     return render_text(found, width=printing.width(columns, stream=stream), color=printing.coloured(stream))
 
 
@@ -180,6 +199,8 @@ def _show_workflow(found: Mapping[str, JSON]) -> None:
         "ended": found["ended_at"] or "-",
     }
     _facts(facts)
+    for line in budgeting.lines(found.get("budget") or ()):
+        printing.out(plain(line))
     for one in found["waiting_on"]:
         printing.out(f"waits for    {plain(', '.join(f'{name} {value}' for name, value in one.items() if value))}")
     if found["failure"]:
@@ -215,7 +236,16 @@ def _show_step(workflow: str, found: Mapping[str, JSON]) -> None:
             printing.out(f"  ↻ {plain(said)}")
         for attempt in call["attempt_list"]:
             printing.out(f"  {plain(_attempt(attempt))}")
+        if found["partial"] is not None and found["partial"]["call"] == call["id"]:
+            _show_partial(found["partial"])
         printing.out(f"  surefoot show {workflow} {plain(str(found['path']))} --call {call['n']}")
+
+
+def _show_partial(told: Mapping[str, JSON]) -> None:
+    partial = partials.read(told)
+    if partial is not None:
+        printing.out(f"  ◌ {plain(partials.line(partial))}")
+        _lines("  so far", partial.text.splitlines() or ["-"])
 
 
 def _attempt(attempt: Mapping[str, JSON]) -> str:

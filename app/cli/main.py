@@ -16,6 +16,8 @@ import typer
 from typer.exceptions import TyperException
 
 from app.cli import (
+    breakers,
+    budgeting,
     checking_tools,
     deciding,
     demo,
@@ -28,6 +30,7 @@ from app.cli import (
     printing,
     processes,
     recovering,
+    registering_tools,
     submitting,
 )
 from app.cli.client import Problem
@@ -81,13 +84,18 @@ app.command("pause")(operating.pause)
 app.command("resume")(operating.resume)
 app.command("retry")(operating.retry)
 app.command("compensate")(operating.compensate)
+app.command("budget")(budgeting.budget)
 app.command("step")(operating.step)
 app.command("undo")(operating.undo)
 app.command("hold")(operating.hold)
 app.command("release")(operating.release)
 app.command("holds")(operating.holds)
+app.add_typer(breakers.breakers, name="breakers")
 app.command("demo")(demo.demo)
 checking_tools.tools.command("installed")(installed_tools.installed)
+checking_tools.tools.command("list")(registering_tools.listed)
+checking_tools.tools.command("register")(registering_tools.register)
+checking_tools.tools.command("remove")(registering_tools.remove)
 app.add_typer(checking_tools.tools, name="tool")
 app.command("up")(processes.up)
 app.command("api")(processes.api)

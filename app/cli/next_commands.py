@@ -44,6 +44,8 @@ def of_workflow(workflow: Mapping[str, JSON]) -> list[str]:
     name = str(workflow["id"])
     if workflow["status"] == "paused":
         found.append(why_commands.resume(name).cli)
+    if workflow["status"] == "failed" and (workflow.get("failure") or {}).get("kind") == "budget_exceeded":
+        found.append(f"surefoot budget {name}")
     if workflow["status"] in ("failed", "cancelled") and workflow.get("compensation") in _REOPENABLE:
         found.append(why_commands.retry(name).cli)
     return [*found, f"surefoot trace {name}"]
@@ -56,6 +58,8 @@ def _of_wait(one: Mapping[str, JSON], workflow: str) -> list[str]:
         return of_doubt(str(one["effect"]))
     if one["kind"] == "held" and one.get("reason") == "operator":
         return ["surefoot holds"]
+    if one["kind"] == "held" and one.get("reason") == "budget":
+        return [f"surefoot budget {workflow}"]
     if one["kind"] == "saga":
         return of_saga(workflow)
     if one["kind"] == "compensation" and one.get("effect"):

@@ -115,7 +115,11 @@ def _services(settings: Settings, database: Database) -> Services:
         database=database,
         bell=NoBell(),
         plans=Plans(database),
-        rules=Rules(poison_after=settings.poison_after, items_limit=settings.items_limit),
+        rules=Rules(
+            poison_after=settings.poison_after,
+            items_limit=settings.items_limit,
+            model_windows=settings.model_windows,
+        ),
         outbound=OutboundPolicy.parse(settings.outbound_allow),
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from app.cli.exits import Stop
 from app.domain import schemas
+from app.domain.definition import servers
 from app.domain.definition.catalogue import Catalogue
 from app.domain.definition.checking import check
 from app.domain.definition.compiling import compile_plan
@@ -26,8 +27,17 @@ from app.domain.templates import compile_template
 from app.settings import Settings
 
 
-def tools_of(path: str, *, settings: Settings) -> Mapping[str, Tool]:
-    """Every tool the file declares. Raises `Stop` with the first fault, and how many there are."""
+def declared_in(path: str) -> dict[str, Any]:
+    """The file's tools as they are written. Raises `Stop`."""
+    tree, _ = _read(path)
+    tools = tree.get("tools")
+    if not isinstance(tools, dict) or not tools:
+        raise Stop(f"{path} declares no tools.", fix="Write tools: {calendar.free_busy: {…}}")
+    return tools
+
+
+def _read(path: str) -> tuple[dict[str, Any], Mapping[str, int]]:
+    """A definition, or a map of tools made into one; and its lines."""
     source = read_text(_text(path, what="definition"))
     if source.faults:
         raise _refused(path, source.faults)
@@ -37,8 +47,24 @@ def tools_of(path: str, *, settings: Settings) -> Mapping[str, Tool]:
             f"{path} declares no tools.", fix="Give a definition with `tools:`, or a map from name to declaration."
         )
     if "tools" not in tree and "steps" not in tree:
-        tree, lines = {"tools": tree}, {f"/tools{pointer}": line for pointer, line in lines.items()}
-    alone = {"name": "tool-check", "tools": tree.get("tools"), "steps": {"nothing": {"set": {"x": 1}}}}
+        return {"tools": tree}, {f"/tools{pointer}": line for pointer, line in lines.items()}
+    return tree, lines
+
+
+def tools_of(path: str, *, settings: Settings, wanted: str | None = None) -> Mapping[str, Tool]:
+    """Every tool the file declares; an MCP server is asked for its tools if `wanted` is one of them. Raises `Stop` with
+    the first fault, and how many there are."""
+    tree, lines = _read(path)
+    tools = {
+        name: _with_tools(name, each, wanted=wanted, settings=settings)
+        for name, each in (tree.get("tools") or {}).items()
+    }
+    # A server's tools are carried by who names them.
+    uses = {
+        f"s{n}": {"agent": {"model": "x-1", "tools": [f"{name}.*"]}, "prompt": "x"}
+        for n, name in enumerate(_listed(tools))
+    }
+    alone = {"name": "tool-check", "tools": tools, "steps": {"nothing": {"set": {"x": 1}}, **uses}}
     catalogue = Catalogue(
         models=settings.models, tool_timeout=settings.tool_timeout, settle_factor=settings.settle_factor
     )
@@ -46,6 +72,19 @@ def tools_of(path: str, *, settings: Settings) -> Mapping[str, Tool]:
     if checked.plan_body is None:
         raise _refused(path, checked.faults)
     return compile_plan(checked.plan_body).tools
+
+
+def _with_tools(name: str, declaration: Any, *, wanted: str | None, settings: Settings) -> Any:
+    known = not servers.is_server(declaration) or declaration.get("listed") is not None
+    if known or wanted is None or not wanted.startswith(f"{name}."):
+        return declaration
+    from app.cli import tool_listing
+
+    return tool_listing.with_list(name, declaration, settings=settings)
+
+
+def _listed(tools: Mapping[str, Any]) -> list[str]:
+    return [name for name, each in tools.items() if servers.is_server(each) and each.get("listed")]
 
 
 def tool_named(name: str, tools: Mapping[str, Tool], *, path: str) -> Tool:

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from app.cli.exits import UNREACHABLE, USAGE, Stop
 from app.cli.tool_witness import Seen, Witness
-from app.domain import bodies
+from app.domain import bodies, mcp_replies
 from app.domain.certainty import SUCCESS
 from app.domain.outcomes import JSON, Outcome
 from app.domain.plan import Tool
@@ -105,7 +105,7 @@ class Bench:
             await asyncio.sleep(_PAUSE)
         if status is None:
             raise self._silent(outcome)
-        return await self._keep(key, status=status, said=_said(outcome), body=_body(outcome))
+        return await self._keep(key, status=status, said=_said(outcome), body=_body(outcome, self.case.tool))
 
     async def first(self, key: str | None = None) -> Try:
         """An answered request that must go well, or nothing can be said."""
@@ -186,7 +186,9 @@ def _said(outcome: Outcome) -> str:
     return "returned" if outcome.failure is None else f"no: {outcome.failure.message}"
 
 
-def _body(outcome: Outcome) -> JSON:
+def _body(outcome: Outcome, tool: Tool) -> JSON:
     if outcome.evidence is None:
         return None
-    return bodies.read_body(outcome.evidence.body, outcome.evidence.media_type, truncated=outcome.evidence.truncated)
+    evidence = outcome.evidence
+    value = bodies.read_body(evidence.body, evidence.media_type, truncated=evidence.truncated)
+    return value if tool.mcp is None else mcp_replies.output_of(value)

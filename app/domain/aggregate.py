@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from app.domain.accounts import Account
+from app.domain.histories import History
 from app.domain.outcomes import JSON
-from app.domain.states import AttemptOutcome, EffectClass
+from app.domain.states import AttemptOutcome, CallState, EffectClass
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,10 +61,14 @@ class Workflow:
     restored_to: datetime | None = None
     """The database was set back to this instant while the workflow was alive: what it asks for may be done already."""
     duplicates_prevented: int = 0
+    tools_disabled: JSON = None
+    """Tools that agents may not use any more: name → failures, message, step, at."""
     spent_microusd: int = 0
     recovery_microusd: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    budgeted: bool = False
+    """It has rows in `budgets`, which every decision about it reads."""
     deadline_at: datetime
     created_at: datetime
     started_at: datetime | None = None
@@ -99,6 +105,8 @@ class StepRow:
     conversation: int = 0
     messages: int = 0
     """Messages in the current conversation: the next ordinal."""
+    model: str | None = None
+    """The model that its later calls are made with, if it was switched; None: the agent's own."""
     items_total: int | None = None
     items_inserted: int | None = None
     items_started: int | None = None
@@ -131,6 +139,8 @@ class Attempt:
     usage: JSON = None
     cost_microusd: int | None = None
     reserved_microusd: int | None = None
+    reserved_tokens: int | None = None
+    """What budgets have counted for it, until they are told better: its worst case."""
     settled_at: datetime | None = None
 
 
@@ -174,6 +184,8 @@ class Call:
     """The open probe of a call that is probing; the compensation of one that is being undone."""
     lane: str = "calls"
     priority: int = 0
+    budget: JSON = None
+    """What it takes at worst, and whether that is reserved (`app/domain/budgets.py`); None: no budget governs it."""
     result: JSON = None
     failure: JSON = None
     not_before: datetime | None = None
@@ -200,9 +212,11 @@ class Call:
 
     @property
     def uncertain(self) -> list[Attempt]:
-        """Attempts that may have taken effect and for which nobody has vouched."""
+        """Attempts that may have taken effect and for which nobody has vouched; also one whose success was committed
+        without its decision, until that is made."""
+        open_ = (None, AttemptOutcome.UNKNOWN) + (() if CallState(self.state).final else (AttemptOutcome.SUCCEEDED,))
         word = self.vouched
-        return [a for a in self.history if a.outcome in (None, AttemptOutcome.UNKNOWN) and a.n > word]
+        return [a for a in self.history if a.outcome in open_ and a.n > word]
 
     @property
     def succeeded_once(self) -> bool:
@@ -279,9 +293,15 @@ class Snapshot:
     """The attempts' workers."""
     complete: bool = False
     """Every call, approval and begun step that is still open was loaded."""
+    messages: dict[str, list[Message]] = field(default_factory=dict)
+    """Agent step → the messages of its current conversation, where they were asked for."""
     children: set[str] = field(default_factory=set)
     """Parents all of whose items were loaded."""
     top: bool = False
     """Every step that is no item was loaded."""
+    accounts: dict[str, Account] = field(default_factory=dict)
+    """Scope → its budget; empty for a workflow that has none."""
+    histories: dict[str, History] = field(default_factory=dict)
+    """Of agent steps whose conversation begins anew."""
     answered: list[object] = field(default_factory=list)
     """Facts whose reads were made for them (see `transitions._needs_more`)."""

@@ -7,6 +7,7 @@
     tool uses                         → ToolCalls; what cannot be executed is listed in `refused`
     text, no output_schema            → Final(text)
     text, output_schema               → Final(value), or malformed_output (not JSON), wrong_shape (breaks the schema)
+    the rest of an answer that was cut → as one text with the parts before it
     anything that breaks the protocol → malformed_output
 
 JSON is read as RFC 8259 has it, with one liberty (§9 allows it): an answer that is, as a whole, one Markdown fence
@@ -77,6 +78,9 @@ def read_answer(message: JSON) -> Answer:
     """Reads the provider's message as `to_dict(mode="json")` gave it. Never raises: what is odd is a problem."""
     if not isinstance(message, Mapping):
         return Answer(stop_reason=None, text="", tool_uses=(), problems=("the answer is not a message",))
+    if message.get("opaque") is True:  # its bytes could not be read as JSON that can be stored (`bodies.read_body`)
+        problem = f"The answer holds text that cannot be stored: {_text(message.get('reason')) or 'unreadable'}."
+        return Answer(stop_reason="end_turn", text="", tool_uses=(), problems=(problem,))
     content = message.get("content")
     blocks = [block for block in content if isinstance(block, Mapping)] if isinstance(content, list) else []
     uses = tuple(
@@ -100,8 +104,10 @@ def judge(
     output_schema: Mapping[str, JSON] | None,
     offered: frozenset[str],
     max_tool_uses: int = MAX_TOOL_USES,
+    before: str = "",
 ) -> Final | ToolCalls | Failure:
-    """What follows from the answer. `offered` are the tools' own names; `output_schema` is a full JSON Schema."""
+    """What follows from the answer. `offered` are the tools' own names; `output_schema` is a full JSON Schema; `before`
+    the text of the parts that came before it, where an answer was cut and continued."""
     stopped = _stopped(answer)
     if stopped is not None:
         return stopped
@@ -111,11 +117,17 @@ def judge(
         return _malformed(f"The model asked for {len(answer.tool_uses)} tools at once, {max_tool_uses} are allowed.")
     if answer.tool_uses:
         return _tool_calls(answer.tool_uses, offered)
-    if not answer.text.strip():
+    text = before + answer.text
+    if not text.strip():
         return _malformed("The model ended its turn without an answer.")
     if output_schema is None:
-        return _storable(answer.text)
-    return _structured(answer.text, output_schema)
+        return _storable(text)
+    joined = _structured(text, output_schema)
+    if before and isinstance(joined, Failure):
+        # A model whose output is held to a schema cannot begin in the middle: it says the whole again.
+        alone = _structured(answer.text, output_schema)
+        return alone if isinstance(alone, Final) else joined
+    return joined
 
 
 def _stopped(answer: Answer) -> Failure | None:
@@ -131,7 +143,7 @@ def _stopped(answer: Answer) -> Failure | None:
             half = bool(answer.tool_uses)
             return Failure(
                 kind=FailureKind.OUTPUT_TRUNCATED,
-                message="The answer reached max_tokens" + (" in the middle of a tool call." if half else "."),
+                message="The answer was cut at max_tokens" + (" in the middle of a tool call." if half else "."),
                 fix="Raise the agent's `max_tokens`, or ask for less at once.",
                 detail={"half_tool_call": half},
             )

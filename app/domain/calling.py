@@ -7,7 +7,7 @@ new call with `retry_of` and `change`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -21,6 +21,15 @@ from app.domain.transition import Draft
 
 _KEY_DOMAIN: Final = "surefoot/idempotency-key/v1"
 """Domain separator: nothing else of ours hashes to a key."""
+
+ANSWER: Final = "answer"
+FINAL: Final = "final"
+"""Purposes of a model call. A `final` one is the last of an agent that ends at a limit: it may use no tool."""
+
+MAX_TOKENS: Final = "max_tokens"
+"""Counter on an agent step: how long its answers may be, if that was changed."""
+FINISHING: Final = "finishing"
+"""Counter on an agent step that is to end with its next answer: at which limit (`app/domain/finishing.py`)."""
 
 
 def next_number(draft: Draft, row: StepRow) -> tuple[int, UUID]:
@@ -200,8 +209,10 @@ def refused_call(
     ordinal: int,
     tool_use_id: str,
     failure: Mapping[str, JSON],
+    recovery: Sequence[JSON] = (),
 ) -> Call:
-    """A tool use that is answered without being sent: unknown tool, arguments that break the schema."""
+    """A tool use that is answered without being sent: unknown tool, arguments that break the schema, a tool that was
+    taken away."""
     n, call_id = next_number(draft, row)
     call = Call(
         workflow_id=draft.workflow.id,
@@ -221,6 +232,7 @@ def refused_call(
         timeout_ms=0,
         settle_ms=0,
         failure=dict(failure),
+        recovery=list(recovery),
         engine_version=draft.workflow.engine_version,
         created_at=draft.now,
         ended_at=draft.now,
@@ -228,20 +240,53 @@ def refused_call(
     return draft.add_call(call)
 
 
+def model_of(row: StepRow, step: Step) -> str:
+    """The model that the step's next model call is made with: the agent's own, unless it was switched."""
+    if step.agent is None:
+        raise ValueError(f"{step.id} is not an agent step")
+    return row.model or step.agent.model
+
+
+def alias_of(row: StepRow, step: Step) -> str:
+    """What the definition calls that model."""
+    if step.agent is None:
+        raise ValueError(f"{step.id} is not an agent step")
+    if row.model is None:
+        return step.agent.alias
+    named = (policy.switch_alias for policy in step.retry.values() if policy.switch_model == row.model)
+    return next((alias for alias in named if alias is not None), row.model)
+
+
+def max_tokens_of(row: StepRow, step: Step) -> int:
+    """How long its next answer may be: as declared, or as a cut answer or another model has changed it."""
+    if step.agent is None:
+        raise ValueError(f"{step.id} is not an agent step")
+    return row.counters.get(MAX_TOKENS, step.agent.max_tokens)
+
+
 def model_call(
-    draft: Draft, row: StepRow, step: Step, *, retry_of: Call | None = None, change: JSON = None, recovery: JSON = None
+    draft: Draft,
+    row: StepRow,
+    step: Step,
+    *,
+    retry_of: Call | None = None,
+    change: JSON = None,
+    recovery: JSON = None,
+    purpose: str | None = None,
 ) -> Call:
-    """The next model call of that step's conversation as it stands. The messages themselves are rows."""
+    """The next model call of that step's conversation as it stands. The messages themselves are rows. `recovery`: a
+    record or several; `purpose`: `answer`, or `final` for an agent that is to end, unless it is said here."""
     if step.agent is None:
         raise ValueError(f"{step.id} is not an agent step")
     n, call_id = next_number(draft, row)
     request = {
-        "model": step.agent.model,
-        "alias": step.agent.alias,
-        "max_tokens": step.agent.max_tokens,
+        "model": model_of(row, step),
+        "alias": alias_of(row, step),
+        "max_tokens": max_tokens_of(row, step),
         "effort": step.agent.effort,
         "conversation": row.conversation,
         "messages": row.messages,
+        "purpose": purpose or (FINAL if row.counters.get(FINISHING) else ANSWER),
     }
     call = Call(
         workflow_id=draft.workflow.id,
@@ -259,7 +304,7 @@ def model_call(
         settle_ms=0,
         retry_of=None if retry_of is None else retry_of.id,
         change=change,
-        recovery=[] if recovery is None else [recovery],
+        recovery=[] if recovery is None else recovery if isinstance(recovery, list) else [recovery],
         engine_version=draft.workflow.engine_version,
         created_at=draft.now,
     )
@@ -291,8 +336,9 @@ def _milliseconds(duration: timedelta) -> int:
     return int(duration.total_seconds() * 1000)
 
 
-def append(draft: Draft, row: StepRow, *, role: str, body: bytes) -> None:
-    """One message more. Messages are never trimmed, reordered or edited."""
+def append(draft: Draft, row: StepRow, *, role: str, body: bytes, turn: int | None = None) -> None:
+    """One message more. Messages are never trimmed, reordered or edited. `turn`: of a message that is carried over into
+    another conversation."""
     draft.transition.messages.append(
         Message(
             workflow_id=row.workflow_id,
@@ -301,7 +347,7 @@ def append(draft: Draft, row: StepRow, *, role: str, body: bytes) -> None:
             conversation=row.conversation,
             ordinal=row.messages,
             role=role,
-            turn=row.turn,
+            turn=row.turn if turn is None else turn,
             body=body,
         )
     )

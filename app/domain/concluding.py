@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.domain import ending, gating, turns, undoing
+from app.domain import discovering, ending, gating, turns, undoing
 from app.domain.aggregate import Attempt, Call, StepRow
 from app.domain.facts import CompensationEnded, ProbeEnded, name_of
 from app.domain.outcomes import JSON, Failure
@@ -23,6 +23,9 @@ def succeed(draft: Draft, call: Call, attempt: Attempt | None, result: JSON) -> 
     row = draft.step(call.step)
     if call.kind == CallKind.MODEL:
         turns.answered(draft, row, call, attempt, result)
+        return
+    if call.kind == CallKind.DISCOVER:
+        discovering.listed(draft, row, call, result)
         return
     draft.move_call(call, CallState.SUCCEEDED)
     close_records(call, "succeeded")
@@ -105,7 +108,9 @@ def tell_step(draft: Draft, call: Call, failure: Failure) -> None:
     if row.counters.get("timed_out"):
         ending.call_gone(draft, row)
     elif row.kind == StepKind.AGENT and call.kind == CallKind.TOOL:
-        turns.go_on(draft, row)
+        turns.tool_failed(draft, row, call, failure)
+    elif call.kind == CallKind.MODEL:
+        turns.model_failed(draft, row, call, failure)
     else:
         ending.fail_step(draft, row, failure, call=call)
 

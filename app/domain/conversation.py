@@ -9,6 +9,10 @@ before it, and a later edit is refused. Hence nothing here trims, reorders or ed
     tool_results_message    one result per tool use, in their order, nothing after them
     format_reminder         what was wrong with a final answer
     repair                  the messages to append after an invalid final answer
+    continue_message        asks for the rest of an answer that was cut
+    note                    something the engine has to say in mid-conversation
+    without_thinking        a message as a model gets it that cannot read another's thinking
+    in_role                 a note as a model gets it that takes no system messages
     check                   every rule a request would break, in words; empty if it may be sent
     wire_name, tool_param   a tool as the provider wants to see it
 
@@ -33,6 +37,8 @@ window. The head has the structure and the tail the newest lines; the whole resu
 
 REMINDER_ERRORS: Final = 20
 """Errors listed in a reminder: beyond that the list helps nobody and costs tokens."""
+
+_THINKING: Final = ("thinking", "redacted_thinking")
 
 _WIRE_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """What the Messages API accepts as the name of a tool; the stricter of its limits on length."""
@@ -60,6 +66,47 @@ def tool_results_message(results: Sequence[ToolResult]) -> bytes:
     return _message("user", [_result_block(result) for result in results])
 
 
+def results_and_digests(results: Sequence[ToolResult]) -> tuple[bytes, list[bytes]]:
+    """That message, and of each result what tells it from another as the model sees it."""
+    blocks = [_result_block(result) for result in results]
+    seen = [hashlib.sha256(f"{bool(block.get('is_error'))}{block['content']}".encode()).digest() for block in blocks]
+    return _message("user", blocks), seen
+
+
+def continue_message() -> bytes:
+    """Asks for the rest of an answer that was cut. The parts are joined as they are: hence the exactness."""
+    return user_message(
+        "Your reply was cut off at its length limit. Continue it exactly where it stopped, in the middle of a word if "
+        "need be: repeat nothing, and add no introduction."
+    )
+
+
+def note(text: str, *, role: str) -> bytes:
+    """Something the engine has to say: a `system` message where the model takes one there, else a `user` message."""
+    return _message(role, _clean(text))
+
+
+def without_thinking(body: bytes) -> bytes | None:
+    """The message without its thinking blocks; None if nothing else was in it."""
+    message = json.loads(body)
+    content = message["content"]
+    if not isinstance(content, list) or not holds_thinking(content):
+        return body
+    kept = [block for block in content if block.get("type") not in _THINKING]
+    return _message(message["role"], kept) if kept else None
+
+
+def in_role(body: bytes, *, role: str) -> bytes:
+    """The message as one of that role; the same bytes if it is."""
+    message = json.loads(body)
+    return body if message["role"] == role else _message(role, message["content"])
+
+
+def holds_thinking(content: JSON) -> bool:
+    blocks = content if isinstance(content, list) else []
+    return any(isinstance(block, Mapping) and block.get("type") in _THINKING for block in blocks)
+
+
 def format_reminder(errors: Sequence[Mapping[str, JSON]], schema: Mapping[str, JSON] | None) -> bytes:
     """Asks again after an invalid final answer. `errors` are `{"pointer", "message"}` as `answers.judge` lists them."""
     listed = [_error_line(error) for error in errors[:REMINDER_ERRORS]]
@@ -85,10 +132,21 @@ def repair(
     reminder alone follows, as a second user message (the provider joins consecutive user turns).
     """
     reminder = format_reminder(errors, schema)
-    content = message.get("content")
+    return (assistant_message(message), reminder) if can_stay(message.get("content")) else (reminder,)
+
+
+def can_stay(content: JSON) -> bool:
+    """Whether an answer with that content may be followed by a message that holds no results."""
     blocks = content if isinstance(content, list) else []
-    kept = bool(blocks) and all(_can_stay(block) for block in blocks)
-    return (assistant_message(message), reminder) if kept else (reminder,)
+    return bool(blocks) and all(_can_stay(block) for block in blocks)
+
+
+def is_paused(content: JSON) -> bool:
+    """Whether a turn was paused after it: its last block asks for a tool of the provider's own. Only such a message may
+    stand at the end of a request, and the answer to it stands right behind it."""
+    blocks = content if isinstance(content, list) else []
+    last = blocks[-1] if blocks else None
+    return isinstance(last, Mapping) and last.get("type") == "server_tool_use"
 
 
 def result_text(value: JSON) -> str:
@@ -129,7 +187,7 @@ def check(messages: Sequence[bytes]) -> list[str]:
     if not read:
         return ["a conversation needs at least one message"]
     problems = list(_problems(read))
-    if read[-1].get("role") == "assistant":
+    if read[-1].get("role") == "assistant" and not is_paused(read[-1].get("content")):
         problems.append(f"messages.{len(read) - 1}: nothing follows the assistant's last message")
     return problems
 
@@ -154,7 +212,7 @@ def _problems(messages: Sequence[Mapping[str, JSON]]) -> Iterator[str]:
             yield f"{place}: a message has a role (user, assistant or system) and a content, nothing else"
         if not content or not isinstance(content, str | list):
             yield f"{place}: the content is empty"
-        if role == "assistant" and before not in ("user", "system"):
+        if role == "assistant" and before not in ("user", "system", "paused"):
             yield f"{place}: an assistant message follows a user message"
         if role == "system" and before != "user":
             yield f"{place}: a system message follows a user message"
@@ -164,7 +222,7 @@ def _problems(messages: Sequence[Mapping[str, JSON]]) -> Iterator[str]:
             if used in seen:
                 yield f"{place}: tool use {used} occurs twice"
             seen.add(used)
-        before = str(role)
+        before = "paused" if role == "assistant" and is_paused(content) else str(role)
 
 
 def _result_problems(place: str, role: JSON, blocks: Sequence[JSON], awaited: Sequence[str]) -> Iterator[str]:

@@ -22,6 +22,8 @@ from app.domain.stories import BY_HAND
 Row = Mapping[str, Any]
 
 _SAID: Final = {"approve": "approved", "edit": "approved with changes"}
+_BY_A_WORD: Final = ("edited", "definition")
+"""A call's `change`: the word about the one before it is about this one."""
 _DONE: Final = {"skip": "skipped", "complete": "completed", "fail": "failed"}
 
 
@@ -53,9 +55,10 @@ def of_call(call: Row, *, approvals: Sequence[Row]) -> JSON:
 
 
 def _of_its_approval(call: Row, approvals: Sequence[Row]) -> JSON:
-    """Of a call that was made because somebody changed the arguments: the word about the one before."""
+    """Of a call that was made because somebody changed the arguments, or agreed to a tool that had changed: the word
+    about the one before."""
     change = call["change"] if isinstance(call["change"], Mapping) else {}
-    edited = change.get("change") == "edited"
+    edited = change.get("change") in _BY_A_WORD
     found = _approval(approvals, step=call["step"], call_id=call["retry_of"] if edited else call["id"])
     return found | {"diff": change.get("diff")} if found and edited else found
 

@@ -32,6 +32,9 @@ from app.domain.states import (
 )
 from app.domain.transition import Draft
 
+OUT_OF_BUDGET = "out_of_budget"
+"""Counter on a step whose calls took longer than its budget allows: with `timed_out`, which ends it the same way."""
+
 
 def succeed_step(draft: Draft, row: StepRow, *, output: JSON) -> None:
     row.output = output
@@ -382,9 +385,12 @@ def call_gone(draft: Draft, row: StepRow) -> None:
     if row.items_open or _open_calls(draft, row.path):
         return
     step = draft.plan.steps[row.name]
+    over = bool(row.counters.get(OUT_OF_BUDGET))
+    allowed = "the duration that its budget allows" if over else f"its timeout of {step.timeout}"
+    longer = "top up its budget's `duration` and retry" if over else "give the step a longer `timeout`"
     failure = Failure(
-        kind=FailureKind.STEP_TIMEOUT,
-        message=f"The step was not done within its timeout of {step.timeout}.",
-        fix="Give the step a longer `timeout`, or look at the trace for what took so long.",
+        kind=FailureKind.BUDGET_EXCEEDED if over else FailureKind.STEP_TIMEOUT,
+        message=f"The step was not done within {allowed}.",
+        fix=f"Look at the trace for what took so long, or {longer}.",
     )
     fail_step(draft, row, failure)

@@ -50,9 +50,35 @@ CATALOGUE: Mapping[str, EventType] = {
         description="Something needs a person.",
         fields={
             "attention": "what: approval_pending, outcome_unknown, failure_held, compensation_failed, poisoned, "
-            "contradicted",
+            "contradicted, budget_80, budget_exceeded, credential_refused, spend_limited",
             "tool": "the tool",
         },
+    ),
+    "workflow.budget.nearly_spent": EventType(
+        description="Four fifths of a budget's limit are spent; told once for each scope.",
+        fields={"scope": "workflow, or step: and its id", "measure": "microusd, tokens, turns, tool_calls or duration"},
+    ),
+    "workflow.budget.exceeded": EventType(
+        description="A budget did not allow a call: it fails unsent, or is held until somebody tops the budget up.",
+        fields={
+            "scope": "workflow, or step: and its id",
+            "measure": "microusd, tokens, turns, tool_calls, duration, or price (of the model, which is not known)",
+            "message": "what was used up",
+            "on_exceeded": "fail or pause",
+        },
+    ),
+    "workflow.budget.changed": EventType(
+        description="Somebody topped a budget up; calls that were held for it go on.",
+        fields={
+            "scope": "workflow, or step: and its id",
+            "added": "measure to amount",
+            "by": "who",
+            "note": "as given",
+        },
+    ),
+    "workflow.budget.overrun": EventType(
+        description="An attempt took more than its worst case: the budget was overspent by that much.",
+        fields={"scope": "workflow, or step: and its id", "usd": "overspent dollars", "tokens": "overspent tokens"},
     ),
     "workflow.failing": EventType(
         description="A step failed: nothing new is started, what is in flight is settled.",
@@ -86,6 +112,15 @@ CATALOGUE: Mapping[str, EventType] = {
             "outcome": "succeeded, failed, not_sent, unknown",
         },
     ),
+    "agent.tools.listed": EventType(
+        description="An MCP server has told what tools it has; the list is pinned for this workflow.",
+        fields={
+            "server": "name",
+            "tools": "the tools by their names here",
+            "left_out": "what of its list cannot be used: tool, reason",
+            "plan": "digest of the plan that has them",
+        },
+    ),
     "agent.tool.executed": EventType(
         description="A tool attempt ended, well or not.",
         fields={
@@ -101,6 +136,25 @@ CATALOGUE: Mapping[str, EventType] = {
     "agent.worker.lost": EventType(
         description="The worker of an attempt is gone; what it did is decided by the effect class.",
         fields={"worker": "which", "attempt": "number"},
+    ),
+    "agent.context.compacted": EventType(
+        description="The conversation had grown too long: it goes on as a new one that begins with a summary of it.",
+        fields={
+            "from": "number of the old conversation",
+            "to": "number of the new one",
+            "tokens_before": "of the old one, about",
+            "tokens_after": "of the new one, about",
+        },
+    ),
+    "agent.tool.disabled": EventType(
+        description="A tool kept failing an agent and was taken away; the model is asked for an alternative.",
+        fields={
+            "tool": "name",
+            "scope": "workflow: from every agent of it; step: from this one",
+            "failures": "how many in a row",
+            "kind": "failure kind of the last one",
+            "reason": "its message",
+        },
     ),
     "agent.step.retried": EventType(
         description="Something failed and is tried again, perhaps with a changed request.",

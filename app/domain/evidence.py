@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from app.domain import bodies, canonical
+from app.domain import bodies, budgets, canonical
 from app.domain.aggregate import Attempt, Call
 from app.domain.outcomes import JSON, Outcome
 from app.domain.states import AttemptOutcome, CallKind
@@ -17,6 +17,7 @@ def write(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> None:
     attempt.settled_at = draft.now
     arrived(draft, call, attempt, outcome)
     _attempt_event(draft, call, attempt, outcome)
+    budgets.settle(draft, call, attempt, outcome)
 
 
 def arrived(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> None:

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from app.domain.breakers import Advice
+from app.domain.budget_facts import BudgetFact
+from app.domain.conversation_facts import ContextSummarised, ModelSwitched
+from app.domain.dependency_facts import DependencyFact
 from app.domain.outcomes import JSON, Outcome
 
 
@@ -33,6 +37,8 @@ class CallSettled:
     outcome: Outcome
     kept: bool = False
     """Its evidence was committed before, without a decision: told again, so that it is decided."""
+    advice: Advice | None = None
+    """What is known of the tool or model since this outcome was counted; None: nothing is wrong with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -356,6 +362,8 @@ Fact = (
     | StepsDone
     | KeyAnswered
     | ToolsAsked
+    | ContextSummarised
+    | ModelSwitched
     | ResultTimedOut
     | OwnerLooked
     | SwitchedOff
@@ -373,6 +381,8 @@ Fact = (
     | StepReopened
     | DatabaseRestored
     | MayHaveHappened
+    | BudgetFact
+    | DependencyFact
 )
 
 

@@ -105,6 +105,12 @@ CHANGES: Mapping[str, str] = MappingProxyType(
         "more_tokens": "asked again with more room for the answer",
         "switch_model": "asked another model",
         "disable_tool": "asked for an alternative",
+        "continue": "asked to continue exactly there",
+        "double_max_tokens": "asked again with twice the room for the answer",
+        "append": "asked to go on",
+        "note": "told what it repeats",
+        "final": "asked for its final answer",
+        "tell_model": "the model was told",
     }
 )
 """A recovery record's `change` → what was done. Any other change is named as it is."""
@@ -113,7 +119,7 @@ HELD: Mapping[HeldReason, str] = MappingProxyType(
     {
         HeldReason.APPROVAL: "a person is asked first",
         HeldReason.PAUSE: "the workflow is paused",
-        HeldReason.BUDGET: "the budget is used up",
+        HeldReason.BUDGET: "its budget has no room for it",
         HeldReason.QUOTA: "the quota is used up",
         HeldReason.BREAKER: "what it calls keeps failing, so it is left in peace",
         HeldReason.CONCURRENCY: "as many as are allowed at once are under way",

@@ -29,6 +29,7 @@ class Seen(StrEnum):
     NOT_LOADED = "not_loaded"
     LOADING = "loading"
     NO_THREAD = "no_thread"
+    NO_PROCESS = "no_process"
     ARGUMENTS_UNFIT = "arguments_unfit"
     KEY_LOST = "key_lost"
 
@@ -39,6 +40,8 @@ class Seen(StrEnum):
     FAILED = "failed"
     RAISED = "raised"
     DEADLINE = "deadline"
+    DIED = "died"
+    """The process that it had for itself ended before it returned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +90,11 @@ TABLE: Final[dict[Seen, Row]] = {
         "{tool} was not called: {detail}.",
         "Give what the functions wait for a timeout (context.seconds_left), and restart that worker.",
     ),
+    Seen.NO_PROCESS: _not_called(
+        FailureKind.WORKER_LOST,
+        "{tool} was not called: {detail}.",
+        "Nothing, if the next attempt is made; else raise SUREFOOT_ISOLATED_PROCESSES, or start more workers.",
+    ),
     Seen.ARGUMENTS_UNFIT: _not_called(
         FailureKind.INVALID_REQUEST,
         "{tool} was not called: {detail}.",
@@ -130,6 +138,12 @@ TABLE: Final[dict[Seen, Row]] = {
         kind=FailureKind.TIMEOUT,
         message="{tool} was called and did not return in time ({detail}).",
         fix=f"{_LOOK} If it is only slow, raise its timeout.",
+    ),
+    Seen.DIED: Row(
+        outcome=AttemptOutcome.UNKNOWN,
+        kind=FailureKind.SERVER_ERROR,
+        message="The process of {tool} ended before it returned ({detail}); whether it acted is not known.",
+        fix=f"{_LOOK} The worker's log has what it wrote to stderr.",
     ),
 }
 

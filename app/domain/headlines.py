@@ -33,6 +33,14 @@ _UNDONE: Final = {
 }
 
 
+_MENDED: Final = {
+    "credential_refused": "Waiting for an operator: the model provider does not accept the credential",
+    "spend_limited": "Waiting for an operator: the spending limit at the model provider is reached",
+    "budget_exceeded": "Waiting for a top-up: its budget is used up",
+}
+"""What needs attention and is nobody's failure here → what is waited for."""
+
+
 def workflow_headline(
     workflow: Row,
     *,
@@ -212,6 +220,9 @@ def _waiting_brief(workflow: Row) -> str:
         return f"Waiting for a person: nobody knows whether {effects} happened"
     if "approval_pending" in workflow["attention"]:
         return "Waiting for a person to decide"
+    mended = next((words for what, words in _MENDED.items() if what in workflow["attention"]), None)
+    if mended is not None:
+        return mended
     if workflow["held"]:
         return f"Waiting: {counted(workflow['held'], 'call')} held back"
     return "Waiting for its time" if workflow["timers"] else "Waiting"

@@ -14,8 +14,10 @@ from app.domain import (
     canonical,
     concluding,
     conversation,
+    discovering,
     ending,
     expressions,
+    fitting,
     gating,
     ids,
 )
@@ -50,10 +52,18 @@ def started(draft: Draft, row: StepRow, context: JSON) -> None:
 
 def _begin_tool(draft: Draft, row: StepRow, step: Step, seen: Mapping[str, JSON]) -> None:
     tool = step.tool
-    if tool is None:
-        raise ValueError(f"{step.id} names no tool")
     arguments = step.arguments.render(seen) if step.arguments is not None else {}
     row.input = arguments
+    if step.servers or step.missing or tool is None:
+        key = None if step.key is None else step.key.render_key(seen)
+        started(draft, row, arguments)
+        discovering.begin_or_fail(draft, row, step, key=key)
+        return
+    unfit = fitting.misfit(tool, arguments)
+    if unfit is not None:
+        started(draft, row, arguments)
+        ending.fail_step(draft, row, unfit)
+        return
     if step.key is not None and tool.effect is EffectClass.KEYED:
         key = step.key.render_key(seen)
         _want_key(draft, row, tool, key, arguments)
@@ -125,6 +135,9 @@ def _begin_agent(draft: Draft, row: StepRow, step: Step, seen: Mapping[str, JSON
     row.turn, row.conversation, row.messages = 1, 1, 0
     calling.append(draft, row, role="user", body=conversation.user_message(text))
     started(draft, row, text)
+    if step.servers or step.missing:
+        discovering.begin_or_fail(draft, row, step, key=None)
+        return
     calling.model_call(draft, row, step)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from app.domain.quotas import Allowances
 from app.domain.states import AttemptOutcome, FailureKind
 
 JSON = Any
@@ -113,6 +114,8 @@ class Outcome:
     pending: bool = False
     """The tool has taken the request on (202) and will tell its result later; until then the outcome is unknown. The
     failure's `detail["pending"]` says the same in the stored row."""
+    limits: Allowances | None = None
+    """What the answer said about the provider's rate limits; not stored with the attempt."""
 
     def __post_init__(self) -> None:
         if (self.failure is None) != (self.certainty is AttemptOutcome.SUCCEEDED):

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
+from app.domain.accounts import Limits
 from app.domain.outcomes import JSON
+from app.domain.rates import Rate
+from app.domain.servers import McpServer, McpTool
 from app.domain.states import EffectClass, FailureKind, StepKind
 
 
@@ -61,6 +64,12 @@ class RetryPolicy:
     source: str = "default"
     """`definition` | `default`."""
     line: int | None = None
+    after: int | None = None
+    """For what happens several times in a row before anything is done about it: how many times."""
+    switch_model: str | None = None
+    """The provider's id of the model that goes on when the retries are used up; None: none does."""
+    switch_alias: str | None = None
+    """What the definition calls it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +82,8 @@ class HttpTool:
     path: Mapping[str, Template] | None = None
     query: Template | None = None
     body: Template | None = None
+    output: Template | None = None
+    """What is made of the answer: sees `status` and `body`. None: the body."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +94,8 @@ class PythonTool:
     """Normalised as package indexes do it: lower case, `-` between words."""
     name: str
     """The entry point's, within that distribution."""
+    isolate: bool = False
+    """In a process of its own for each call."""
 
     def __str__(self) -> str:
         return f"{self.distribution}:{self.name}"
@@ -128,7 +141,8 @@ class Tool:
     """`ask` | `return_recorded` | `allow`."""
     http: HttpTool | None = None
     python: PythonTool | None = None
-    """Where it is: exactly one of the two."""
+    mcp: McpTool | None = None
+    """Where it is: exactly one of the three."""
     digest: str = ""
     """SHA-256 of the declaration's canonical JSON: what an approval is bound to, with the arguments."""
     probe: Probe | None = None
@@ -150,10 +164,12 @@ class Tool:
     trusted_output: bool = False
     """Whether its output may be believed like the definition itself; else what reads it is tainted."""
     compensate: Compensation | None = None
+    max_output: int | None = None
+    """Most bytes of an answer that are kept; None: what the server is set to."""
 
     def __post_init__(self) -> None:
-        if (self.http is None) == (self.python is None):
-            raise ValueError(f"{self.name} is exactly one of http and python")
+        if sum(place is not None for place in (self.http, self.python, self.mcp)) != 1:
+            raise ValueError(f"{self.name} is exactly one of http, python and mcp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +186,9 @@ class Agent:
     max_tokens: int
     effort: str | None
     max_turns: int
+    finish: str = "fail"
+    """What it does at a limit (turns, no progress, the deadline): `fail`, or `gracefully`: one last answer without
+    tools."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,6 +243,12 @@ class Step:
     """Of a tool step: its own, else the tool's. (An agent's effects are undone as their tools say.)"""
     pivot: bool = False
     """Once it has succeeded a failure is held for an operator instead of undone."""
+    servers: tuple[str, ...] = ()
+    """MCP servers whose tools it uses and whose lists are not known yet: they are asked before it begins."""
+    missing: tuple[str, ...] = ()
+    """Tools it names that its servers turned out not to have."""
+    budget: Limits | None = None
+    """Shared by its items."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,3 +269,11 @@ class Plan:
     compensate_on: frozenset[str] = frozenset({"failure", "cancel"})
     on_failure: str = "compensate"
     """`compensate` | `hold` (an operator decides before anything is undone)."""
+    budget: Limits | None = None
+    """Of the whole workflow."""
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    """Model id → what its tokens cost at most; of every model that a budget in money may meet."""
+    servers: Mapping[str, McpServer] = field(default_factory=dict)
+    """MCP servers whose lists of tools are not known yet."""
+    body: Mapping[str, JSON] | None = None
+    """What it was compiled from, as long as there are such servers: the plan with their tools is made of it."""

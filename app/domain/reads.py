@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from app.domain.accounts import WHOLE
+from app.domain.budget_facts import BudgetExceeded, BudgetFreed, BudgetLooked, BudgetRaised, DurationPassed
+from app.domain.conversation_facts import ContextSummarised, ModelSwitched
+from app.domain.dependency_facts import DependencyDown, DependencyLooked
 from app.domain.facts import (
     ApprovalDecided,
     ApprovalExpired,
@@ -51,6 +55,9 @@ from app.domain.facts import (
 )
 from app.domain.plan import Plan
 
+WAITING_AT_ONCE = 16
+"""Calls that wait for room in a budget, read at once: an end of one call makes room for few others."""
+
 UNDOS_AT_ONCE = 8
 """Compensations of one step's items under way at once."""
 
@@ -75,6 +82,10 @@ class Reads:
     """Parents whose list of items is read: it may be large, and is needed once a window."""
     items_of: set[str] = field(default_factory=set)
     """Parents, all of whose items are read."""
+    histories: set[str] = field(default_factory=set)
+    """Agent steps whose task, effects and latest input are read (`app/domain/histories.py`)."""
+    conversations: set[str] = field(default_factory=set)
+    """Agent steps, all messages of whose current conversation are read."""
     repeats: set[tuple[str, str]] = field(default_factory=set)
     approvals: set[UUID] = field(default_factory=set)
     everything_open: bool = False
@@ -84,6 +95,8 @@ class Reads:
     """Items that had begun and failed or were cancelled."""
     undos: set[str] = field(default_factory=set)
     """Steps, the next effects of which are to be undone."""
+    waiting: bool = False
+    """Calls that wait for room in a budget, those that waited longest first."""
 
 
 def read_for(fact: Fact, *, plan: Plan, reads: Reads) -> None:
@@ -102,6 +115,10 @@ def read_for(fact: Fact, *, plan: Plan, reads: Reads) -> None:
             | ProbeEnded()
             | CompensationEnded()
             | MayHaveHappened()
+            | BudgetExceeded()
+            | BudgetLooked()
+            | DependencyDown()
+            | DependencyLooked()
         ):
             reads.calls.add(fact.call_id)
             _step(fact.step, plan, reads)
@@ -110,6 +127,11 @@ def read_for(fact: Fact, *, plan: Plan, reads: Reads) -> None:
             if fact.call_id is not None:
                 reads.calls.add(fact.call_id)
             _step(fact.step, plan, reads)
+        case BudgetFreed():
+            reads.waiting = True
+        case DurationPassed() if fact.scope != WHOLE:
+            reads.open_calls_of.add(fact.scope)
+            _step(fact.scope, plan, reads)
         case StepTimedOut() | StepOperated():
             reads.open_calls_of.add(fact.step)
             _step(fact.step, plan, reads)
@@ -130,6 +152,14 @@ def read_for(fact: Fact, *, plan: Plan, reads: Reads) -> None:
         case ToolsAsked():
             reads.repeats |= set(fact.repeats)
             _step(fact.step, plan, reads)
+        case ModelSwitched():
+            reads.conversations.add(fact.step)
+            reads.calls.add(fact.call_id)
+            _step(fact.step, plan, reads)
+        case ContextSummarised():
+            reads.histories.add(fact.step)
+            reads.calls.add(fact.call_id)
+            _step(fact.step, plan, reads)
         case StepsDone():
             if plan.output is not None:
                 reads.steps |= plan.output.steps
@@ -140,6 +170,8 @@ def read_for(fact: Fact, *, plan: Plan, reads: Reads) -> None:
             | PauseRequested()
             | ResumeRequested()
             | DatabaseRestored()
+            | BudgetRaised()
+            | DurationPassed()
         ):
             reads.everything_open = True
         case RetryRequested():

@@ -1,6 +1,6 @@
-"""The recovery table: what is done about each failure kind, as data; and the two questions asked of it.
+"""The questions that decisions ask of the recovery table (`app/domain/recovery_table.py`) and of a step's policies.
 
-`next_try(…)` — may the same bytes be sent again, and when. `repair(…)` — which changed request may be tried instead.
+`next_try(…)` — may the same bytes be sent again, and when. `changed(…)` — may a changed request be tried instead.
 How many times is the merged policy of the step (`Step.retry`, from `app/domain/recovery_defaults.py` and the
 definition); that repeating is *safe* was decided before, by the effect class (`app/domain/repeating.py`).
 """
@@ -10,30 +10,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
 from app.domain.outcomes import JSON, Failure
 from app.domain.plan import RetryPolicy, Step
+from app.domain.recovery_table import IN_A_ROW, TABLE, Action
 from app.domain.states import FailureKind
 
-SAME_BYTES = frozenset(
-    {
-        FailureKind.RATE_LIMITED,
-        FailureKind.OVERLOADED,
-        FailureKind.SERVER_ERROR,
-        FailureKind.TIMEOUT,
-        FailureKind.NETWORK,
-        FailureKind.WORKER_LOST,
-        FailureKind.TOOL_ERROR,
-    }
-)
+SAME_BYTES: Final = frozenset(row.kind for row in TABLE.values() if Action.REPEAT in row.actions)
 """Kinds whose recovery repeats the identical request."""
-
-REPAIRS = {
-    FailureKind.MALFORMED_OUTPUT: "format_reminder",
-    FailureKind.WRONG_SHAPE: "format_reminder",
-}
-"""Kinds whose recovery changes the request: a new call with `retry_of` and `change`."""
 
 PERMANENT_STATUS = frozenset({400, 401, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422, 431})
 """A tool that answers with one of these would answer the same again (RFC 9110 §15.5): repeating is waste."""
@@ -68,12 +54,16 @@ def worth_repeating(step: Step, failure: Failure) -> bool:
     return step.agent is not None and not permanent
 
 
-def repair(step: Step, kind: FailureKind, *, used: int) -> RetryPolicy | None:
+def changed(step: Step, kind: FailureKind, *, used: int) -> RetryPolicy | None:
     """The policy under which a changed request may be tried after `used` such changes on this step, or None."""
     policy = step.retry.get(kind)
-    if kind not in REPAIRS or policy is None or used >= policy.max_retries:
-        return None
-    return policy
+    return None if policy is None or used >= policy.max_retries else policy
+
+
+def in_a_row(step: Step, kind: FailureKind) -> int:
+    """How many times in a row it must happen before something is done about it."""
+    policy = step.retry.get(kind)
+    return IN_A_ROW if policy is None or policy.after is None else policy.after
 
 
 def _delay(policy: RetryPolicy, failure: Failure, *, tries: int, attempt_id: UUID) -> timedelta:
@@ -101,8 +91,11 @@ def record(
     diff: JSON = None,
     message: str | None = None,
     used: int,
+    tool: str | None = None,
 ) -> dict[str, JSON]:
-    """The record an automatic decision leaves on the call it caused; `result` is filled in when that call ends."""
+    """The record an automatic decision leaves on the call it caused; `result` is filled in when that call ends. `diff`
+    says line by line what is different in the request; `tool` whose failure it was, if not the call's own."""
+    about = {} if tool is None else {"tool": tool}
     return {
         "kind": kind.value,
         "rule": policy.rule or kind.value,
@@ -115,4 +108,5 @@ def record(
         "diff": diff,
         "waited_ms": int(waited.total_seconds() * 1000),
         "result": None,
+        **about,
     }

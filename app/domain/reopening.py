@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.domain import calling, ending, gating, items, kinds, starting, turns, undoing
+from app.domain import (
+    disabling,
+    discovering,
+    ending,
+    estimating,
+    gating,
+    items,
+    kinds,
+    starting,
+    turning,
+    turns,
+    undoing,
+)
 from app.domain.aggregate import Call, StepRow
 from app.domain.facts import RetryRequested, StepReady, StepReopened, StepsDone, name_of
 from app.domain.plan import Step
@@ -17,7 +29,7 @@ from app.domain.states import CallKind, CallState, DueKind, StepKind, StepState,
 from app.domain.transition import Draft, Due
 
 _REOPENED: Final = (StepState.FAILED, StepState.CANCELLED)
-_KEPT: Final = (gating.TAINTED, undoing.UNDO, turns.TURNS_BEFORE)
+_KEPT: Final = (gating.TAINTED, undoing.UNDO, *estimating.WEIGHED)
 """Counters of a step that outlive its failure."""
 
 
@@ -31,6 +43,7 @@ def reopen(draft: Draft, fact: RetryRequested) -> None:
     draft.event("workflow.reopened", moved=(before, WorkflowStatus.RUNNING), data={"by": fact.by, "note": fact.note})
     draft.audit("workflow.retry", by=fact.by, object=ending.shown_id(draft), data={"note": fact.note})
     _new_deadline(draft)
+    disabling.give_back(draft)
     top = [row for row in draft.snapshot.steps.values() if row.parent is None]
     for row in top:
         if row.state in _REOPENED and not _tolerated(draft, row):
@@ -55,7 +68,7 @@ def _tolerated(draft: Draft, row: StepRow) -> bool:
 
 def _reopen_step(draft: Draft, row: StepRow) -> None:
     begun = row.started_at is not None
-    _forget(row)
+    _forget(draft, row)
     draft.move_step(row, StepState.PENDING)
     row.unmet_needs = _unmet(draft, row)
     if begun and not row.unmet_needs:
@@ -64,12 +77,11 @@ def _reopen_step(draft: Draft, row: StepRow) -> None:
         draft.then(StepReady(step=row.path))
 
 
-def _forget(row: StepRow) -> None:
+def _forget(draft: Draft, row: StepRow) -> None:
     """How it failed, and what was counted until then. As many turns again as the agent had."""
     row.failure = None
     kept = {name: n for name, n in row.counters.items() if name in _KEPT}
-    used = row.counters.get(turns.TURNS_USED)
-    row.counters = kept if used is None else {**kept, turns.TURNS_BEFORE: used}
+    row.counters = kept | (turning.kept_when_reopened(draft, row) if row.kind == StepKind.AGENT else {})
 
 
 def _unmet(draft: Draft, row: StepRow) -> int:
@@ -98,7 +110,9 @@ def reopen_begun(draft: Draft, fact: StepReopened) -> None:
     else:
         draft.move_step(row, StepState.RUNNING)
         starting.arm_timeout(draft, row, step)
-        if row.kind == StepKind.AGENT:
+        if all(call.kind == CallKind.DISCOVER for call in calls):
+            discovering.again(draft, row, max(calls, key=lambda call: call.n))
+        elif row.kind == StepKind.AGENT:
             _converse_on(draft, row, calls)
         else:
             _call_on(draft, row, step, calls)
@@ -126,7 +140,7 @@ def _reopen_items(draft: Draft, row: StepRow) -> None:
             item.state, item.ended_at = StepState.PENDING, None  # as the store does with those that are not loaded
             draft.touch(item)
     for item in begun:
-        _forget(item)
+        _forget(draft, item)
         draft.move_step(item, StepState.PENDING)
         draft.then(StepReopened(step=item.path))
     items.fill_items(draft, row)
@@ -146,15 +160,15 @@ def _converse_on(draft: Draft, row: StepRow, calls: list[Call]) -> None:
     """Tool calls that were not made are made; when all are settled, or there were none, the model is asked again."""
     step = draft.plan.steps[row.name]
     uses = turns.latest(calls)
-    if row.counters.get(turns.TURNS_BEFORE) == row.turn:  # its results are in the conversation already
+    if row.counters.get(turning.RESULTS_AT) == row.turn:  # its results are in the conversation already
         row.turn += 1
-        calling.model_call(draft, row, step)
+        turning.ask(draft, row, step)
         return
     if not uses:
         model = max((c for c in calls if c.kind == CallKind.MODEL), key=lambda call: call.n)
-        calling.model_call(draft, row, step, retry_of=model, change={"change": "reopened", "diff": None})
+        turning.ask(draft, row, step, retry_of=model, change={"change": "reopened", "diff": None})
         return
     for call in uses:
-        if call.state == CallState.CANCELLED and call.tool is not None:
+        if turns.not_made(call) and call.tool is not None:
             turns.call_again(draft, row, draft.plan.tools[call.tool], call)
     turns.go_on(draft, row)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from app.domain import calling, concluding, doubting, parking, recovery
+from app.domain import calling, concluding, dependencies, doubting, parking, recovery
 from app.domain.aggregate import Attempt, Call
 from app.domain.outcomes import Failure
 from app.domain.recovery import Retry
@@ -46,8 +46,10 @@ def leads_to(draft: Draft, call: Call, attempt: Attempt, failure: Failure) -> Ca
     """Of a call of which no attempt may have happened: where `again_or` is about to move it."""
     if concluding.stopped(draft, call):
         return CallState.CANCELLED
-    if _fenced(failure) or _next_try(draft, call, attempt, failure) is not None:
+    if _fenced(failure):
         return draft.due_state(call)
+    if _next_try(draft, call, attempt, failure) is not None:
+        return dependencies.repeats_as(draft, call)
     return CallState.FAILED
 
 
@@ -65,7 +67,7 @@ def again_or(draft: Draft, call: Call, attempt: Attempt, failure: Failure, *, ne
         _again(draft, call, attempt, failure, retry, new_generation=new_generation)
     elif maybe_done:
         park(draft, call, since=draft.now, reason=failure.message)
-    else:
+    elif not dependencies.park(draft, call, failure):
         concluding.fail(draft, call, failure)
 
 
@@ -88,7 +90,7 @@ def _again(draft: Draft, call: Call, attempt: Attempt, failure: Failure, retry: 
     call.recovery = [*call.recovery, {**record, "attempt": attempt.n}]
     draft.workflow.retries += 1
     before = call.state
-    draft.move_call(call, CallState.DUE, delay=retry.delay)
+    dependencies.repeat(draft, call, delay=retry.delay)
     # Late, the move is told with the doubt it settles, or there is none: it waited to be repeated already.
     told = before in (CallState.IN_DOUBT, CallState.PROBING) or before == call.state
     draft.event(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.domain import calling, concluding, doubting, ending, gating, ids, parking, probing, saga
+from app.domain import calling, concluding, doubting, drifting, ending, gating, ids, parking, probing, saga
 from app.domain.aggregate import Approval, Call
 from app.domain.bindings import instant
 from app.domain.facts import ApprovalDecided, ApprovalExpired, DoubtResolved, IllegalTransition, name_of
@@ -156,6 +156,9 @@ def _release_call(draft: Draft, call: Call, approval: Approval) -> None:
     released = approval.decision in ("approve", "edit")
     if released and not gating.matches(tool, call.request["arguments"], approval.arguments_sha256):
         raise IllegalTransition(f"approval {approval.id} is not about the bytes of call {call.id}")
+    if approval.decision == "approve" and approval.kind == ApprovalKind.DRIFT:
+        drifting.approved(draft, call, approval)
+        return
     if approval.decision == "approve":
         draft.move_call(call, CallState.DUE, delay=saga.not_before(draft, call))
         draft.event("effect.call.changed", call=call, moved=(CallState.HELD, call.state), data={"reason": "approved"})
@@ -165,6 +168,8 @@ def _release_call(draft: Draft, call: Call, approval: Approval) -> None:
         return
     if approval.kind == ApprovalKind.REPEAT and approval.decision:
         why = "A person decided that this is not done a second time."
+    elif approval.kind == ApprovalKind.DRIFT and approval.decision:
+        why = "The tool has changed since it was listed, and a person did not agree to call it as it is now."
     else:
         why = "A person did not approve it." if approval.decision else "Nobody approved it in time."
     comment = f" They said: {approval.comment}" if approval.comment else ""

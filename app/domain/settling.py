@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from app.domain import concluding, doubting, evidence, parking, repeating
+from app.domain import concluding, dependencies, doubting, drifting, evidence, parking, repeating, tool_results
 from app.domain.aggregate import Attempt, Call
 from app.domain.bindings import instant
 from app.domain.facts import CallSettled, IllegalTransition, ResultTimedOut
@@ -25,6 +25,7 @@ _ARRIVED: Final = {LATE: "The answer arrived after all.", REPORTED: "The tool re
 
 def settle(draft: Draft, fact: CallSettled) -> None:
     call = draft.call(fact.call_id)
+    dependencies.heed(draft, fact)
     attempt = call.attempt(fact.attempt_id)
     if attempt is None:
         raise IllegalTransition(f"attempt {fact.attempt_id} is not one of call {fact.call_id}")
@@ -130,13 +131,15 @@ def _on_time(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> No
     failure = outcome.failure
     match outcome.certainty:
         case AttemptOutcome.SUCCEEDED:
-            concluding.succeed(draft, call, attempt, evidence.result_of(call, outcome))
+            concluding.succeed(draft, call, attempt, tool_results.result_of(draft, call, outcome))
+        case AttemptOutcome.NOT_SENT if failure is not None and drifting.holds(draft, call, failure):
+            return
         case AttemptOutcome.NOT_SENT if failure is not None:
             repeating.again_or(draft, call, attempt, failure, new_generation=False)
         case AttemptOutcome.FAILED if failure is not None:
             match _repeat_means(draft, call, attempt, failure):
                 case "succeeded":
-                    concluding.succeed(draft, call, attempt, evidence.result_of(call, outcome))
+                    concluding.succeed(draft, call, attempt, tool_results.result_of(draft, call, outcome))
                     return
                 case "failed":
                     _vouch(draft, call, attempt, failure)
@@ -198,7 +201,7 @@ def _late(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome, *, by: s
                 )
             if state is CallState.IN_DOUBT:
                 doubting.clear(draft, call)
-            concluding.succeed(draft, call, attempt, evidence.result_of(call, outcome))
+            concluding.succeed(draft, call, attempt, tool_results.result_of(draft, call, outcome))
         case AttemptOutcome.NOT_SENT | AttemptOutcome.FAILED if alone and state is not CallState.INTENDED and failure:
             parking.stop_probe(draft, call)
             if state in UNSETTLED:

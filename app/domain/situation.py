@@ -87,6 +87,8 @@ class Situation:
     approvals: Sequence[Row] = ()
     """Open ones."""
     switches: Sequence[Row] = ()
+    dependencies: Sequence[Row] = ()
+    """Breakers and rate limits that calls of this workflow wait for."""
     pause: Row | None = None
     """`by`, `reason`, `at` of the last pause."""
     verdicts: Mapping[UUID, Sequence[str]] = field(default_factory=dict)
@@ -101,6 +103,8 @@ class Situation:
     """Due call → how many are due before it."""
     workers: Sequence[int] = ()
     """The engine versions of the workers that are alive, one entry a worker."""
+    budgets: Sequence[Row] = ()
+    """Its own and those of its steps."""
     more: int = 0
     """Open calls that were not read, because nobody reads that many."""
     restored: bool = False

@@ -55,6 +55,8 @@ class Span:
     items: JSON = None
     """`{"total", "ok", "failed", "open"}` of a `for_each`."""
     undo: str = "none"
+    partial: JSON = None
+    """Of an open attempt at a model call: what has been written so far (`partials.py`), if anybody can tell."""
 
     @property
     def duration(self) -> timedelta | None:
@@ -105,6 +107,7 @@ class Span:
             "items": self.items,
             "undo": self.undo,
             "role": self.role,
+            "partial": self.partial,
             "children": [child.to_json() for child in self.children],
         }
 
@@ -136,6 +139,7 @@ class Span:
             items=value.get("items"),
             undo=value.get("undo", "none"),
             role=value.get("role"),
+            partial=value.get("partial"),
         )
 
 

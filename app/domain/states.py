@@ -170,6 +170,24 @@ class DueKind(StrEnum):
     """Another call owns the business key; its end is looked at. ref = call id."""
     SWITCH = "switch"
     """An operator's switch stands before the call; note = its scope. ref = call id."""
+    BUDGET = "budget"
+    """A call waits for room in a budget; note = `reserved` (others hold it) or `exceeded` (for a top-up). ref = call
+    id."""
+    DURATION = "duration"
+    """The calls of a scope have taken as long as its budget allows; note = the scope. ref follows from workflow and
+    scope."""
+    DEPENDENCY = "dependency"
+    """A call waits for what it calls: a breaker or a rate limit stands before it; note = its scope. ref = call id."""
+
+
+class BreakerState(StrEnum):
+    """Of what is called: a tool of a tenant, a model under a credential. No row means closed, and never was open."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    PARKED = "parked"
+    """The provider does not accept the credential, or its spending limit is reached: an operator mends that."""
 
 
 class ApprovalKind(StrEnum):

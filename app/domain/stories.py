@@ -11,6 +11,7 @@ from uuid import UUID
 
 from app.domain.amounts import clock
 from app.domain.failure_words import CHANGES, HELD, happened, in_short
+from app.domain.outcomes import JSON
 from app.domain.plain import clipped
 from app.domain.states import CallKind, CallState, EffectClass, HeldReason, StepKind, StepState
 
@@ -26,6 +27,16 @@ BY_HAND: Final[Mapping[str, StepState]] = {
     "fail": StepState.FAILED,
 }
 """How an operator ends a step → the state it has then."""
+TOLD: Final = "tell_model"
+"""A recovery record's change: nothing was tried again, the model got the failure as the tool's result."""
+DRIFTED: Final = "definition"
+"""The same of a tool of an MCP server that is another now: a person is asked."""
+_UNTRIED: Final = frozenset({TOLD, DRIFTED})
+_AGREED: Final[Mapping[JSON, str]] = {
+    "approved": "a person agreed to what it is now",
+    "failed": "nobody agreed to what it is now",
+    "cancelled": "it was not needed any more",
+}
 _TIMES: Final = {1: "once", 2: "twice"}
 _SAID: Final = {"found": "it did", "absent": "not there yet", "unclear": "no clear answer yet"}
 
@@ -108,7 +119,9 @@ def recovery(calls: Sequence[Row], *, ended_well: bool = True) -> list[str]:
     if len(told) == 1:
         call, record = told[0]
         return [_recovery_sentence(call, record, nth=_position(call, calls))]
-    told = [(call, record) for call, record in told if _tried_again(call, record)]
+    told = [
+        (call, record) for call, record in told if record.get("change") not in _UNTRIED and _tried_again(call, record)
+    ]
     if not told:
         return []
     groups = Counter((record["kind"], call["step"].partition(".")[0]) for call, record in told)
@@ -118,7 +131,13 @@ def recovery(calls: Sequence[Row], *, ended_well: bool = True) -> list[str]:
 
 
 def _recovery_sentence(call: Row, record: Row, *, nth: int) -> str:
-    clause = happened(record["kind"], who=who(call), nth=nth)
+    clause = happened(record["kind"], who=str(record.get("tool") or who(call)), nth=nth)
+    if record.get("change") == TOLD:
+        return f"{clause}; {CHANGES[TOLD]}."
+    if record.get("change") == DRIFTED:
+        return (
+            f"{who(call)} has changed since it was listed; {_AGREED.get(record['result'], 'a person is asked first')}."
+        )
     if not _tried_again(call, record):
         return f"{clause}; {_not_yet(call)}."
     result = record.get("result")

@@ -17,12 +17,14 @@ from uuid import UUID
 from app.domain import decided, headlines, ids, ledger_records, stories, trace_totals
 from app.domain.amounts import usd
 from app.domain.outcomes import JSON
+from app.domain.partials import Partial
 from app.domain.spans import Span, Trace, instant_text, microusd
 from app.domain.states import (
     ApprovalStatus,
     CallKind,
     CallState,
     EffectClass,
+    HeldReason,
     StepKind,
     StepState,
     Undo,
@@ -46,12 +48,15 @@ def build_trace(
     findings: Sequence[Row] = (),
     source_name: str | None = None,
     now: datetime | None = None,
+    partials: Mapping[UUID, Partial] | None = None,
 ) -> Trace:
     """The tree of one workflow. `source_name` is the file the definition came from, for the lines of its rules;
-    `findings` are the events that no row repeats (`trace_views.FINDINGS`)."""
+    `findings` are the events that no row repeats (`trace_views.FINDINGS`); `partials` is what is being written, by
+    attempt."""
     rows = _Rows(
         workflow=workflow, steps=steps, calls=calls, attempts=attempts, approvals=approvals, findings=findings, now=now
     )
+    rows.partials = partials or {}
     root = rows.workflow_span()
     as_of = max(instant for instant in (now, workflow["updated_at"], workflow["ended_at"]) if instant is not None)
     return Trace(
@@ -95,6 +100,7 @@ class _Rows:
     ) -> None:
         self.workflow = workflow
         self.now = now
+        self.partials: Mapping[UUID, Partial] = {}
         self.steps = sorted(steps, key=lambda step: (step["position"], step["item_index"] or 0, step["path"]))
         self.all_calls = sorted(calls, key=lambda call: (call["step"], call["n"]))
         self.items: dict[str, list[Row]] = {}
@@ -233,7 +239,7 @@ class _Rows:
         return Span(
             id=ids.encode("call", call["id"]),
             kind="call",
-            name=call["tool"] or call["kind"],
+            name=_name(call),
             headline=attempts[-1].headline if attempts else "Not tried yet.",
             status=call["state"],
             started_at=attempts[0].started_at if attempts else call["created_at"],
@@ -283,7 +289,7 @@ class _Rows:
             asked = next((row for row in self.approvals if row["call_id"] == call["id"]), None)
             return _waiting(
                 kind="held" if asked is None else "approval",
-                reason=call["held_reason"] if asked is None else asked["title"],
+                reason=_held_for(call) if asked is None else asked["title"],
                 since=None if asked is None else asked["created_at"],
                 approval=None if asked is None else ids.encode("apr", asked["id"]),
             )
@@ -303,10 +309,11 @@ class _Rows:
 
     def attempt_span(self, attempt: Row, *, call: Row) -> Span:
         lost = attempt["lost_at"] is not None
+        partial = self.partials.get(attempt["id"])
         return Span(
             id=ids.encode("att", attempt["id"]),
             kind="attempt",
-            name=call["tool"] or call["kind"],
+            name=_name(call),
             headline=headlines.attempt_headline(attempt, call=call),
             status=attempt["outcome"] or ("lost" if lost else "open"),
             started_at=attempt["sent_at"] or attempt["intended_at"],
@@ -314,9 +321,16 @@ class _Rows:
             cost_usd=usd(attempt["cost_microusd"]),
             usage=attempt["usage"],
             n=attempt["n"],
-            via=_via(call),
+            via=_answered_by(call, attempt),
             failure=attempt["failure"],
+            partial=None if partial is None else partial.to_json(),
         )
+
+
+def _held_for(call: Row) -> JSON:
+    """The reason's word; of a call that only a top-up frees, the sentence about what is used up."""
+    parked = call["held_reason"] == HeldReason.BUDGET and call["failure"]
+    return call["failure"]["message"] if parked else call["held_reason"]
 
 
 def _waiting(
@@ -336,12 +350,25 @@ def _waiting(
     }
 
 
+def _name(call: Row) -> str:
+    """What it asks: a tool, the model, or an MCP server for what it has."""
+    name = str(call["tool"] or call["kind"])
+    return f"tools of {name}" if call["kind"] == CallKind.DISCOVER else name
+
+
 def _via(call: Row) -> str | None:
     if call["kind"] != CallKind.MODEL:
         return None if call["tool"] is None else str(call["tool"])
     request = call["request"] if isinstance(call["request"], Mapping) else {}
     name = request.get("alias") or request.get("model")
     return None if name is None else str(name)
+
+
+def _answered_by(call: Row, attempt: Row) -> str | None:
+    """What was asked for; the model itself if another one answered than was named."""
+    answered = (attempt["usage"] or {}).get("model")
+    request = call["request"] if isinstance(call["request"], Mapping) else {}
+    return str(answered) if answered and answered != request.get("model") else _via(call)
 
 
 def _result(result: JSON) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from app.domain import partials
 from app.domain.amounts import clock, counted, took
 from app.domain.failure_words import HELD, VERDICTS, in_short
 from app.domain.ledger_records import LEDGER, REOPENED, UNDO_SETTLED
@@ -20,6 +21,7 @@ AGAIN: Final = "↻"
 WAITS: Final = "⏸"
 DOUBT: Final = "?"
 DONE: Final = "✓"
+UNDER_WAY: Final = "◌"
 
 CHANGES_SHOWN: Final = 6
 CHANGE_LIMIT: Final = 100
@@ -30,8 +32,20 @@ CHANGED: Final[Mapping[str, str]] = {
     "format_reminder": "schema and the exact complaint",
     "more_tokens": "more room for the answer",
     "summary": "the conversation as a summary",
+    "summarise": "a summary in place of the conversation",
+    "continue": "the part so far, and “continue exactly”",
+    "append": "the part so far, unchanged",
+    "disable_tool": "a note that the tool is gone",
+    "note": "a note to the model",
+    "final": "a note that this is the last answer",
+    "tell_model": "the reason, as the tool's result",
+    "definition": "what the tool is now, if a person agrees",
 }
 """A recovery record's `change` → what was added to the request. Any other change is named as it is."""
+
+REPLACED: Final = frozenset({"double_max_tokens", "switch_model", "clamp_max_tokens"})
+"""Changes that put one thing in the place of another: the diff itself is short enough to be told."""
+_SAME: Final = "none, the same bytes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +68,17 @@ def decision(record: JSON, failure: JSON, *, source: str | None) -> list[Line]:
     waited = record.get("waited_ms") or 0
     wait = f" · waited {waited / 1000:.2f} s" if waited else ""
     change = record.get("change")
-    added = CHANGED.get(str(change), plain(str(change)))
-    said = f"+ {added}{_size(record.get('diff'))}" if change else "none, the same bytes"
-    return [*lines, Line(text=f"change: {said}{wait}")]
+    return [*lines, Line(text=f"change: {_change(str(change), record.get('diff')) if change else _SAME}{wait}")]
+
+
+def _change(change: str, diff: JSON) -> str:
+    """`+ a note to the model (1 line)`; `max_tokens 4096 → 8192`."""
+    if change in REPLACED and isinstance(diff, list) and len(diff) > 1:
+        before, after = str(diff[0]).removeprefix("- "), str(diff[1]).removeprefix("+ ")
+        word = before.partition(" ")[0]
+        rest = f"; {'; '.join(str(line) for line in diff[2:])}" if len(diff) > 2 else ""
+        return plain(clipped(f"{before} → {after.removeprefix(f'{word} ')}{rest}", CHANGE_LIMIT))
+    return f"+ {CHANGED.get(change, plain(change))}{_size(diff)}"
 
 
 def _rule(record: JSON, source: str | None) -> str:
@@ -81,6 +103,14 @@ def step_wait(step: Span) -> Iterator[Line]:
     if waiting["approval"]:
         yield Line(text=f"surefoot approve {waiting['approval']}", command=True)
         yield Line(text=f"surefoot reject {waiting['approval']} --comment '…'", command=True)
+
+
+def being_written(step: Span) -> Iterator[Line]:
+    """What a model is writing just now."""
+    for attempt in (attempt for call in step.calls for attempt in call.attempts):
+        partial = partials.read(attempt.partial)
+        if partial is not None:
+            yield Line(glyph=UNDER_WAY, text=plain(partials.line(partial)))
 
 
 def call_wait(call: Span) -> list[Line]:

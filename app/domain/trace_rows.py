@@ -20,7 +20,17 @@ from app.domain.outcomes import JSON
 from app.domain.plain import clipped, plain
 from app.domain.spans import Span, Trace, chains, microusd
 from app.domain.states import CallState, StepState
-from app.domain.trace_lines import DOUBT, Line, call_wait, decided, decision, found_out, step_wait
+from app.domain.trace_lines import (
+    DOUBT,
+    UNDER_WAY,
+    Line,
+    being_written,
+    call_wait,
+    decided,
+    decision,
+    found_out,
+    step_wait,
+)
 
 GLYPHS: Final[Mapping[str, str]] = {
     "succeeded": "✓",
@@ -39,7 +49,6 @@ GLYPHS: Final[Mapping[str, str]] = {
     "queued": "⏸",
 }
 """Everything else is under way."""
-UNDER_WAY: Final = "◌"
 ITEMS_SHOWN: Final = 10
 """Items with something to see that get rows of their own; the others are counted."""
 NOTE_LIMIT: Final = 60
@@ -91,7 +100,7 @@ def step_rows(step: Span, *, depth: int, source: str | None) -> Iterator[Row]:
         ended_at=step.ended_at,
         spans_others=detailed or bool(troubled),
         note=_step_note(step),
-        under=(*step_wait(step), *decided(step)),
+        under=(*step_wait(step), *decided(step), *being_written(step)),
     )
     if detailed:
         for chain in found:
@@ -139,9 +148,18 @@ def chain_rows(chain: Sequence[Span], *, alone: bool, depth: int, source: str | 
             cost="" if attempt.cost_usd is None else price(microusd(attempt.cost_usd)),
             started_at=attempt.started_at,
             ended_at=attempt.ended_at,
-            note="worker_lost" if attempt.status == "lost" else "" if failure is None else plain(str(failure["kind"])),
+            note=_note(call, attempt, failure),
             under=tuple(under),
         )
+
+
+def _note(call: Span, attempt: Span, failure: JSON) -> str:
+    if attempt.status == "lost":
+        return "worker_lost"
+    if failure is not None:
+        return plain(str(failure["kind"]))
+    asked = call.recovery[-1] if call.recovery else None
+    return "summary" if asked is not None and asked.get("change") == "summarise" else ""
 
 
 def _aside_row(call: Span, *, about: Span, depth: int) -> Row:

@@ -2,133 +2,56 @@
 
 The draft keeps the laws that every handler would otherwise repeat: each move of a workflow, step or call must be listed
 in the table of `app/domain/legal.py` for the fact at hand; the workflow's counters follow the states of its calls;
-each event takes the next sequence number; a call that becomes due has a due and one that ends has none.
+each event takes the next sequence number; a call that becomes due has a due and one that ends has none; and nothing
+becomes due that the workflow's budgets have no room for (`app/domain/budgets.py`): it is held until they have.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.domain import ids, legal, rewound
-from app.domain.aggregate import Approval, Attempt, Call, Message, Snapshot, StepRow, Workflow
+from app.domain import budgets, ids, legal, rewound
+from app.domain.aggregate import Attempt, Call, Snapshot, StepRow
+from app.domain.breakers import Advice
+from app.domain.changes import Audit, Delivery, Due, Event, KeyWanted, Transition
 from app.domain.facts import Fact, name_of
-from app.domain.outcomes import JSON, Evidence
+from app.domain.outcomes import JSON
 from app.domain.plan import Plan
 from app.domain.rules import Rules
 from app.domain.states import CallKind, CallState, DueKind, HeldReason, Lane, StepState, WorkflowStatus
 
+__all__ = [
+    "DEFAULT_WEBHOOK_EVENTS",
+    "RING_AFTER",
+    "Audit",
+    "Delivery",
+    "Draft",
+    "Due",
+    "Event",
+    "KeyWanted",
+    "Transition",
+    "subscribed",
+]
+
 RING_AFTER = timedelta(seconds=2)
 """A due that is rung directly is swept only after this long: the bell is quicker, the sweep is the promise."""
 
-_HELD_DUES = {HeldReason.ATTACHED: DueKind.ATTACHED, HeldReason.OPERATOR: DueKind.SWITCH}
+_HELD_DUES = {
+    HeldReason.ATTACHED: DueKind.ATTACHED,
+    HeldReason.OPERATOR: DueKind.SWITCH,
+    HeldReason.BUDGET: DueKind.BUDGET,
+    HeldReason.BREAKER: DueKind.DEPENDENCY,
+    HeldReason.QUOTA: DueKind.DEPENDENCY,
+}
 """What wakes a call that is held for that reason; for the others a person does."""
 
 _ATTEMPT_ENDED = ("agent.model.called", "agent.tool.executed")
 
 DEFAULT_WEBHOOK_EVENTS = ("workflow.*", "approval.requested", "effect.in_doubt")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Due:
-    kind: DueKind
-    ref: UUID
-    due_at: datetime
-    ring_at: datetime
-    lane: str = Lane.CALLS
-    priority: int = 0
-    note: str | None = None
-    worker: UUID | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
-    id: UUID
-    seq: int
-    type: str
-    step: str | None
-    call_id: UUID | None
-    attempt_id: UUID | None
-    from_state: str | None
-    to_state: str | None
-    data: Mapping[str, JSON]
-    at: datetime
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Delivery:
-    id: UUID
-    stream: UUID
-    url: str
-    event_id: UUID
-    seq: int
-    type: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeyWanted:
-    """A step wants a business key: the store finds or makes its owner, and the answer is another fact."""
-
-    step: str
-    call_id: UUID
-    """The call that is to own it; it is made when the answer is there, or waits already for another owner's end."""
-    tool: str
-    key: str
-    args_sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Audit:
-    """What somebody did to the workflow by hand."""
-
-    id: UUID
-    actor: str
-    action: str
-    object: str
-    data: Mapping[str, JSON]
-
-
-@dataclass(slots=True, kw_only=True)
-class Transition:
-    """All that one decision changes; applied by `app/store/workflows.py::apply`, the only writer."""
-
-    workflow: Workflow
-    accepted: bool = False
-    """The workflow's row is new."""
-    steps: dict[str, StepRow] = field(default_factory=dict)
-    new_steps: list[StepRow] = field(default_factory=list)
-    calls: dict[UUID, Call] = field(default_factory=dict)
-    new_calls: list[Call] = field(default_factory=list)
-    attempts: dict[UUID, Attempt] = field(default_factory=dict)
-    evidence: list[Evidence] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-    approvals: dict[UUID, Approval] = field(default_factory=dict)
-    new_approvals: list[Approval] = field(default_factory=list)
-    dues: dict[tuple[DueKind, UUID], Due | None] = field(default_factory=dict)
-    """None: the due goes."""
-    events: list[Event] = field(default_factory=list)
-    deliveries: list[Delivery] = field(default_factory=list)
-    keys_wanted: list[KeyWanted] = field(default_factory=list)
-    keys_released: list[UUID] = field(default_factory=list)
-    """Workflow-owned business keys of these calls become free."""
-    keys_passed: list[tuple[UUID, UUID]] = field(default_factory=list)
-    """A business key goes from the first call to the second, which is the same wish with other arguments."""
-    owners_ended: list[UUID] = field(default_factory=list)
-    """Calls with a business key that came to their end: who is attached to them is told."""
-    cancel_steps: str | None = None
-    """`unstarted`: every step that has not begun is cancelled; `all`: every step that is not final."""
-    cancel_items: list[str] = field(default_factory=list)
-    """Every item of these steps that has not begun is cancelled."""
-    reopen_items: list[str] = field(default_factory=list)
-    """Items of these steps that were cancelled before they began wait again."""
-    audits: list[Audit] = field(default_factory=list)
-    end_dues: bool = False
-    """The workflow is final: no due of it stays (deliveries keep their own)."""
-    then: list[Fact] = field(default_factory=list)
-    """Facts that need more rows; decided in the same transaction."""
 
 
 class Draft:
@@ -148,6 +71,12 @@ class Draft:
         self._told: dict[UUID, str] = {}
         """Call → the state that the events have told of it so far; absent: as it was read, or was made."""
         self._made: set[UUID] = set()
+        self.advice: dict[UUID, Advice] = {}
+        """Call → what is known of what it calls, where something is wrong with that."""
+        self.weighed = 0
+        """How many of the transition's messages the budgets have counted."""
+        self.freed = 0
+        """How often calls that wait for room in a budget were looked at in this decision."""
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -203,10 +132,12 @@ class Draft:
         """Move a call; counters and dues follow. `delay`: how long it is not due yet."""
         if to is CallState.DUE and self.due_state(call) is CallState.HELD:
             to, held = CallState.HELD, HeldReason.PAUSE
+        budgets.leave(self, call, to)
+        if to is CallState.DUE and not budgets.admit(self, call):
+            to, held = CallState.HELD, HeldReason.BUDGET
         legal.check("call", call.state, to, fact=self.fact)
         self._about_to_move(call)
-        if call.held_reason in _HELD_DUES:
-            self.clear_due(_HELD_DUES[HeldReason(call.held_reason)], call.id)
+        self._clear_held(call)
         self._count(call, -1)
         call.state = to
         call.held_reason = held
@@ -217,6 +148,10 @@ class Draft:
                 self.transition.owners_ended.append(call.id)
         self.transition.calls[call.id] = call
         self._follow_with_dues(call, delay=delay)
+
+    def _clear_held(self, call: Call) -> None:
+        if call.held_reason in _HELD_DUES:
+            self.clear_due(_HELD_DUES[HeldReason(call.held_reason)], call.id)
 
     def pauses(self, call: Call) -> bool:
         """Whatever would become due in a paused workflow is held, unless an attempt of it may be at the tool: then it
@@ -237,6 +172,8 @@ class Draft:
             )
             self.clear_due(DueKind.ATTEMPT, call.id)
         elif call.state != CallState.INTENDED:
+            if budgets.is_held(call):
+                self.set_due(budgets.held_due(self, call))
             self.clear_sent(call)
             if CallState(call.state).final:  # else what was kept without a decision is still news: it may end a doubt
                 self.clear_due(DueKind.APPLY, call.id)
@@ -245,6 +182,7 @@ class Draft:
         match call.state:
             case CallState.DUE | CallState.INTENDED | CallState.PROBING:
                 self.workflow.open_calls += by
+                budgets.count(self, call, by)
             case CallState.HELD:
                 self.workflow.held += by
             case CallState.IN_DOUBT:
@@ -255,6 +193,8 @@ class Draft:
         rewound.mark(self.workflow, call, plan=self.plan)
         if call.state == CallState.DUE and self.pauses(call):
             call.state, call.held_reason = CallState.HELD, HeldReason.PAUSE
+        elif call.state == CallState.DUE and not budgets.admit(self, call):
+            call.state, call.held_reason = CallState.HELD, HeldReason.BUDGET
         self.snapshot.calls[call.id] = call
         self.transition.new_calls.append(call)
         self._made.add(call.id)
@@ -264,7 +204,9 @@ class Draft:
 
     def hold_new(self, call: Call, reason: HeldReason) -> None:
         """A call made in this very decision is held before it was ever due."""
+        budgets.leave(self, call, CallState.HELD)
         self._about_to_move(call)
+        self._clear_held(call)
         self._count(call, -1)
         call.state, call.held_reason = CallState.HELD, reason
         self._count(call, 1)
@@ -277,6 +219,11 @@ class Draft:
     def touch_call(self, call: Call) -> Call:
         self.transition.calls[call.id] = call
         return call
+
+    def rewrite(self, call: Call) -> None:
+        """The request of a call that was stored, and of which nothing was ever sent, is another one now."""
+        if call.id not in self._made and call.id in self.snapshot.calls:
+            self.transition.requests.append(call)
 
     def touch_attempt(self, attempt: Attempt) -> Attempt:
         self.transition.attempts[attempt.id] = attempt

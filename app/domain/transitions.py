@@ -15,11 +15,15 @@ from datetime import datetime
 
 from app.domain import (
     attaching,
+    budgets,
+    compacting,
+    dependencies,
     ending,
     ids,
     items,
     kinds,
     losing,
+    overspending,
     pausing,
     probing,
     reopening,
@@ -29,9 +33,20 @@ from app.domain import (
     settling,
     starting,
     stepping,
+    switching,
     turns,
 )
 from app.domain.aggregate import Snapshot, StepRow
+from app.domain.budget_facts import (
+    BudgetExceeded,
+    BudgetFact,
+    BudgetFreed,
+    BudgetLooked,
+    BudgetRaised,
+    DurationPassed,
+)
+from app.domain.conversation_facts import ContextSummarised, ModelSwitched
+from app.domain.dependency_facts import DependencyDown, DependencyLooked
 from app.domain.facts import (
     ApprovalDecided,
     ApprovalExpired,
@@ -125,6 +140,7 @@ class Decision:
     def close(self) -> Transition:
         """The transition as it stands, with the workflow's status derived from its counters."""
         draft, workflow = self.draft, self.draft.workflow
+        budgets.close(draft)
         draft.tell_moves()
         status = WorkflowStatus(workflow.status)
         if not status.final and not status.ending and status is not WorkflowStatus.PAUSED:
@@ -168,7 +184,9 @@ def _needs_more(fact: Fact, draft: Draft) -> bool:
             return fact.step not in snapshot.children
         case DrainBegan():
             return not snapshot.complete
-        case ItemsWanted() | ToolsAsked() | UndosWanted() | StepReopened():
+        case ItemsWanted() | ToolsAsked() | ContextSummarised() | ModelSwitched() | UndosWanted() | StepReopened():
+            return fact not in snapshot.answered
+        case BudgetExceeded() | BudgetFreed():
             return fact not in snapshot.answered
         case UndoBegan():
             return not snapshot.top
@@ -218,8 +236,28 @@ def _handle(draft: Draft, fact: Fact) -> None:
             kinds.key_answered(draft, fact)
         case ToolsAsked():
             turns.call_tools(draft, fact)
+        case ContextSummarised():
+            compacting.go_on(draft, fact)
+        case ModelSwitched():
+            switching.carried(draft, fact)
+        case BudgetExceeded() | BudgetFreed() | BudgetLooked() | BudgetRaised() | DurationPassed():
+            _handle_budgets(draft, fact)
         case _:
             _handle_operations(draft, fact)
+
+
+def _handle_budgets(draft: Draft, fact: BudgetFact) -> None:
+    match fact:
+        case BudgetExceeded():
+            overspending.exceed(draft, fact)
+        case BudgetFreed():
+            overspending.free(draft, fact)
+        case BudgetLooked():
+            overspending.look(draft, fact)
+        case BudgetRaised():
+            overspending.top_up(draft, fact)
+        case DurationPassed():
+            overspending.pass_time(draft, fact)
 
 
 def _handle_operations(draft: Draft, fact: Fact) -> None:
@@ -235,6 +273,10 @@ def _handle_operations(draft: Draft, fact: Fact) -> None:
             settling.time_out_result(draft, fact)
         case OwnerLooked():
             attaching.owner_looked(draft, fact)
+        case DependencyDown():
+            dependencies.down(draft, fact)
+        case DependencyLooked():
+            dependencies.looked(draft, fact)
         case SwitchedOff():
             pausing.switch_off(draft, fact)
         case SwitchReleased():
@@ -265,6 +307,7 @@ def accept(draft: Draft) -> None:
     """The first decision of a workflow: told, and its roots begin."""
     workflow = draft.workflow
     draft.transition.accepted = True
+    draft.transition.new_accounts = list(draft.snapshot.accounts.values())
     draft.transition.new_steps = [draft.snapshot.steps[name] for name in draft.plan.steps]
     workflow.started_at = draft.now
     draft.event(

@@ -7,10 +7,28 @@ stands between a model's wish for an effect and the call that would do it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from app.domain import answers, asking, calling, conversation, doubting, ending, gating, ids, recovery, schemas
+from app.domain import (
+    answers,
+    asking,
+    calling,
+    changing,
+    compacting,
+    conversation,
+    disabling,
+    doubting,
+    ending,
+    finishing,
+    gating,
+    ids,
+    recovery,
+    schemas,
+    switching,
+    turning,
+    unusable,
+)
 from app.domain.aggregate import Attempt, Call, StepRow
 from app.domain.facts import ToolsAsked, name_of
 from app.domain.outcomes import JSON, Failure
@@ -30,10 +48,6 @@ from app.domain.states import (
 from app.domain.transition import Draft
 
 FAILED_STATES: Final = frozenset({CallState.FAILED, CallState.CANCELLED})
-TURNS_USED: Final = "turns_used"
-"""Counter on an agent step that used all its turns: at which turn, its results appended already."""
-TURNS_BEFORE: Final = "turns_before"
-"""The same after a reopening, which gives as many turns again."""
 
 
 def offered(draft: Draft, step: Step) -> dict[str, Tool]:
@@ -46,9 +60,18 @@ def offered(draft: Draft, step: Step) -> dict[str, Tool]:
 def answered(draft: Draft, row: StepRow, call: Call, attempt: Attempt | None, message: JSON) -> None:
     """A model answered. What it said decides: final value, tool calls, or an answer that cannot be used."""
     step = draft.plan.steps[row.name]
+    if call.request.get("purpose") == compacting.PURPOSE:
+        compacting.summarised(draft, row, step, call, attempt, message)
+        return
     tools = offered(draft, step)
-    answer = answers.read_answer(message)
-    verdict = answers.judge(answer, output_schema=step.output_schema, offered=frozenset(tools))
+    verdict = answers.judge(
+        answers.read_answer(message),
+        output_schema=step.output_schema,
+        offered=frozenset(tools),
+        before=unusable.said_before(draft, call),
+    )
+    if isinstance(verdict, answers.ToolCalls) and call.request.get("purpose") == calling.FINAL:
+        verdict = finishing.asked_for_tools(row, step)
     if isinstance(verdict, Failure):
         _unusable(draft, row, step, call, attempt, message, verdict)
         return
@@ -59,7 +82,8 @@ def answered(draft: Draft, row: StepRow, call: Call, attempt: Attempt | None, me
         ending.call_gone(draft, row)
         return
     if isinstance(verdict, answers.Final):
-        calling.append(draft, row, role="assistant", body=conversation.assistant_message(message))
+        if conversation.can_stay(message["content"]):  # the rest of an answer that was cut may be nothing
+            calling.append(draft, row, role="assistant", body=conversation.assistant_message(message))
         ending.succeed_step(draft, row, output=verdict.value)
     else:
         repeats = _guarded(tools, verdict.uses)
@@ -73,49 +97,30 @@ def answered(draft: Draft, row: StepRow, call: Call, attempt: Attempt | None, me
 def _unusable(
     draft: Draft, row: StepRow, step: Step, call: Call, attempt: Attempt | None, message: JSON, failure: Failure
 ) -> None:
-    """Malformed or misshapen: say exactly what was wrong and ask again, as a new call; else the step fails."""
+    """The call has failed, although it was answered; what follows is the recovery table's to say."""
+    failure = unusable.worded(failure, call)
     call.failure = failure.to_json()
     draft.move_call(call, CallState.FAILED)
     call.recovery = [{**r, "result": r["result"] or "failed"} for r in call.recovery]
-    if attempt is not None and attempt.cost_microusd:
-        draft.workflow.recovery_microusd += attempt.cost_microusd
     if _stopped(draft, row):
+        changing.wasted(draft, attempt)
         ending.call_gone(draft, row)
-        return
-    group = FailureKind.MALFORMED_OUTPUT if failure.kind is FailureKind.WRONG_SHAPE else failure.kind
-    used = row.counters.get(group, 0)
-    policy = recovery.repair(step, failure.kind, used=used)
-    if policy is None:
-        ending.fail_step(draft, row, failure, call=call)
-        return
-    row.counters = {**row.counters, group: used + 1}
-    errors = failure.detail.get("errors") or [{"pointer": "", "message": failure.message}]
-    *kept, reminder = conversation.repair(message, errors=errors, schema=step.output_schema)
-    for body in kept:
-        calling.append(draft, row, role="assistant", body=body)
-    calling.append(draft, row, role="user", body=reminder)
-    record = recovery.record(
-        failure.kind,
-        policy,
-        change=recovery.REPAIRS[failure.kind],
-        diff=_added(errors),
-        message=failure.message,
-        used=used + 1,
-    )
-    draft.workflow.retries += 1
-    calling.model_call(
-        draft, row, step, retry_of=call, change={"change": record["change"], "diff": record["diff"]}, recovery=record
-    )
-    draft.event(
-        "agent.step.retried",
-        call=call,
-        data={"kind": failure.kind, "rule": record["rule"], "change": record["change"], "delay_ms": 0},
-    )
+    else:
+        unusable.handle(draft, row, step, call, attempt, message, failure)
 
 
-def _added(errors: Sequence[Mapping[str, JSON]]) -> list[str]:
-    """What was added to the prompt, in short: the exact complaints; the whole message is in the conversation."""
-    return [f"+ {error.get('pointer') or ''} {error['message']}".replace("+  ", "+ ") for error in errors[:5]]
+def model_failed(draft: Draft, row: StepRow, call: Call, failure: Failure) -> None:
+    """A model call has ended without an answer, its repeats used up: a shorter conversation, another model, or the
+    end of the step. Of a summary the step needs exactly that: only a shorter question may take its place."""
+    step = draft.plan.steps[row.name]
+    if failure.kind is FailureKind.CONTEXT_TOO_LONG:
+        goes_on = compacting.begin(draft, row, step, call=call, failure=failure)
+    else:
+        goes_on = call.request.get("purpose") != compacting.PURPOSE and switching.switch(
+            draft, row, step, call, failure
+        )
+    if not goes_on:
+        changing.give_up(draft, row, call, failure)
 
 
 def _guarded(tools: dict[str, Tool], uses: Sequence[answers.ToolUse]) -> tuple[tuple[str, str], ...]:
@@ -140,6 +145,8 @@ def call_tools(draft: Draft, fact: ToolsAsked) -> None:
         return
     # Only now, together with its calls: what was decided while the earlier calls were read may have stopped the step.
     calling.append(draft, row, role="assistant", body=conversation.assistant_message(fact.answer))
+    switching.note_thinking(row, fact.answer["content"])
+    row.counters = {name: n for name, n in row.counters.items() if name not in unusable.IN_A_ROW}
     tools = offered(draft, step)
     verdict = answers.judge(
         answers.read_answer(fact.answer), output_schema=step.output_schema, offered=frozenset(tools)
@@ -154,11 +161,12 @@ def _call_tool(
     draft: Draft, row: StepRow, tools: dict[str, Tool], use: answers.ToolUse, refused: Failure | None
 ) -> None:
     tool = tools.get(use.name)
-    if tool is not None and refused is None:
-        refused = _misfit(tool, use)
+    if tool is not None:
+        refused = disabling.refusal(draft, row, tools, tool.name) or refused or _misfit(tool, use)
     if tool is None or refused is not None:
         failure = refused or Failure(kind=FailureKind.TOOL_UNKNOWN, message=f"There is no tool named {use.name!r:.80}.")
-        calling.refused_call(
+        records = disabling.misuse(row, draft.plan.steps[row.name], use.name, failure)
+        made = calling.refused_call(
             draft,
             row,
             tool=use.name,
@@ -167,7 +175,10 @@ def _call_tool(
             ordinal=use.ordinal,
             tool_use_id=use.id,
             failure=failure.to_json(),
+            recovery=records,
         )
+        for record in records:
+            changing.told(draft, made, record)
         return
     earlier = _repeated(draft, tool, calling.hash_of(use.input)) if _is_guarded(tool) else None
     call = calling.tool_call(
@@ -191,9 +202,14 @@ def guarded_again(draft: Draft, calls: Sequence[Call]) -> tuple[tuple[str, str],
     found: dict[tuple[str, str], None] = {}
     for call in calls:
         tool = draft.plan.tools.get(call.tool or "")
-        if call.state == CallState.CANCELLED and tool is not None and _is_guarded(tool):
+        if not_made(call) and tool is not None and _is_guarded(tool):
             found[(tool.name, call.args_sha256)] = None
     return tuple(found)
+
+
+def not_made(call: Call) -> bool:
+    """Whether a reopening makes it again: it was cancelled before it was sent, or a budget forbade it."""
+    return call.state == CallState.CANCELLED or turning.over_budget(call)
 
 
 def call_again(draft: Draft, row: StepRow, tool: Tool, call: Call) -> None:
@@ -277,20 +293,22 @@ def go_on(draft: Draft, row: StepRow) -> None:
     if abandoned is not None:  # only now: a step that fails must have nothing open behind it
         ending.fail_step(draft, row, doubting.given_up(abandoned), call=abandoned)
         return
-    results = [_result(call) for call in calls]
-    calling.append(draft, row, role="user", body=conversation.tool_results_message(results))
     step = draft.plan.steps[row.name]
-    if step.agent is not None and row.turn >= step.agent.max_turns + row.counters.get(TURNS_BEFORE, 0):
-        row.counters = {**row.counters, TURNS_USED: row.turn}
-        failure = Failure(
-            kind=FailureKind.BUDGET_EXCEEDED,
-            message=f"The agent used all its {step.agent.max_turns} turns without a final answer.",
-            fix="Raise the agent's `max_turns`, or make its task smaller; POST …/retry gives it as many turns again.",
-        )
-        ending.fail_step(draft, row, failure)
+    refused = next((call for call in calls if turning.over_budget(call)), None)
+    if refused is not None and not finishing.wished(row, step):
+        ending.fail_step(draft, row, Failure.from_json(refused.failure), call=refused)
         return
-    row.turn += 1
-    calling.model_call(draft, row, step)
+    body, seen = conversation.results_and_digests([_result(call) for call in calls])
+    calling.append(draft, row, role="user", body=body)
+    turning.end(draft, row, step, calls, seen)
+
+
+def tool_failed(draft: Draft, row: StepRow, call: Call, failure: Failure) -> None:
+    """A tool call of an agent has failed, its repeats used up: the model is told, once the others are settled too."""
+    if failure.kind in recovery.SAME_BYTES:
+        used = call.tries.get(failure.kind, 0)
+        call.recovery = [*call.recovery, *disabling.told(draft.plan.steps[row.name], failure, used=used)]
+    go_on(draft, row)
 
 
 def latest(calls: Sequence[Call]) -> list[Call]:

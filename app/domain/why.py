@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, get_args
 
-from app.domain import ids, why_calls, why_commands
+from app.domain import ids, why_calls, why_commands, why_dependencies
 from app.domain.amounts import counted, moment
 from app.domain.plain import clipped
 from app.domain.situation import ENDING_DUES, OPERATOR, PERSON, TIME, TITLE_LIMIT, Kind, Reason, Row, Situation
@@ -40,6 +40,7 @@ def explain(situation: Situation) -> list[Reason]:
         *(_approval(situation, row) for row in situation.approvals),
         *_paused(situation),
         *_switched_off(situation),
+        *why_dependencies.reasons(situation),
         *(why_calls.undo_failed(situation, call) for call in situation.calls if call["undo"] == "failed"),
     ]
     for call in situation.calls:
@@ -203,7 +204,7 @@ def _nothing(situation: Situation) -> Reason:
 def _told_with_others(situation: Situation, call: Row) -> bool:
     """Held calls whose reason is told once for all of them, or by their approval."""
     reason = HeldReason(call["held_reason"])
-    if reason in (HeldReason.PAUSE, HeldReason.OPERATOR):
+    if reason in (HeldReason.PAUSE, HeldReason.OPERATOR, *why_dependencies.REASONS):
         return True
     return reason in _OF_APPROVALS and any(row["call_id"] == call["id"] for row in situation.approvals)
 

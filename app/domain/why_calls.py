@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.domain import ids, why_commands
+from app.domain import ids, why_budgets, why_commands
 from app.domain.amounts import clock, counted, moment
-from app.domain.failure_words import HELD, VERDICTS, in_short
+from app.domain.failure_words import CHANGES, HELD, VERDICTS, in_short
 from app.domain.headlines import ACCEPTED, MESSAGE_LIMIT
 from app.domain.plain import clipped
 from app.domain.situation import OPERATOR, PERSON, TIME, TITLE_LIMIT, WORKER, Reason, Row, Situation
@@ -102,8 +102,20 @@ def _due(situation: Situation, call: Row) -> Reason:
             commands=(why_commands.recover(),),
         )  # fmt: skip
     ahead = situation.ahead.get(call["id"], 0)
-    text = f"{what(call)} is queued behind {counted(ahead, 'call')}." if ahead else f"{what(call)} is next to be sent."
+    place = f"queued behind {counted(ahead, 'call')}" if ahead else "next to be sent"
+    text = f"{what(call)} is {place}{_instead_of(call)}."
     return Reason(kind="queued", headline=text, since=since, who=WORKER)
+
+
+def _instead_of(call: Row) -> str:
+    """Of a call that was made because an answer could not be used: why, and what is asked now."""
+    record = call["recovery"][-1] if call["recovery"] and not call["attempts"] else None
+    if record is None or not record.get("change"):
+        return ""
+    count = f" ({record['used']} of {record['allowed']})" if record.get("allowed") else ""
+    message = str(record.get("message") or in_short(str(record["kind"]))).rstrip(".")
+    done = CHANGES.get(str(record["change"]), str(record["change"]))
+    return f": {clipped(message, MESSAGE_LIMIT)}; {done}{count}"
 
 
 def _stopped_itself(situation: Situation, call: Row) -> str | None:
@@ -224,6 +236,8 @@ def _held(situation: Situation, call: Row) -> Reason:
     workflow = ids.encode("wf", situation.workflow["id"])
     if reason is HeldReason.ATTACHED:
         return _attached(situation, call)
+    if reason is HeldReason.BUDGET:
+        return why_budgets.held(situation, call, what=what(call))
     if reason in (HeldReason.APPROVAL, HeldReason.REPEAT, HeldReason.DRIFT):
         return _unwoken(situation, call)  # its approval is gone
     return Reason(

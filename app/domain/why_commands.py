@@ -11,6 +11,8 @@ import shlex
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from app.domain import budget_words
+from app.domain.accounts import Account
 from app.domain.outcomes import JSON
 
 NOTE = "…"
@@ -74,12 +76,32 @@ def operate(workflow: str, step: str, *, action: str) -> Command:
     return _post(f"surefoot step {workflow} {shlex.quote(step)} {action}", path, {})
 
 
+def top_up(workflow: str, account: Account, measure: str) -> Command:
+    """As much again as there was."""
+    options = budget_words.top_up(account, measure)
+    body: dict[str, JSON] = {}
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        key = name.removeprefix("--").replace("-", "_")
+        body[key] = int(value) if key in ("tokens", "turns", "tool_calls") else value
+    cli = " ".join(["surefoot budget", workflow, *map(shlex.quote, options)])
+    return _post(cli, f"/v1/workflows/{workflow}/budget", body)
+
+
 def release(scope: str) -> Command:
     """`tenant`, `tool:<name>` or `model:<name>`."""
     kind, _, name = scope.partition(":")
     cli = " ".join(["surefoot release", kind, *([shlex.quote(name)] if name else [])])
     url = f'"$SUREFOOT_URL/v1/switches/{quote(scope, safe="")}"'
     return Command(cli=cli, curl=f"curl -X DELETE {url} {_AUTHORIZED}")
+
+
+def show_breakers() -> Command:
+    return _get("surefoot breakers", "/v1/breakers")
+
+
+def reset_breaker(scope: str) -> Command:
+    """As `GET /v1/breakers` lists it."""
+    return _post(f"surefoot breakers reset {shlex.quote(scope)}", f"/v1/breakers/{quote(scope, safe='')}/reset", {})
 
 
 def start_worker() -> Command:

@@ -4,11 +4,12 @@ A failure of a script (`fail`) or of `/behave` is one of:
 
     {"status": 429, "type": "rate_limit_error", "retry_after": 2, "error_code": …, "message": …}   an error response
     {"sse_error": "overloaded_error", "after": 300}     an error event inside the stream, after so many bytes
-    {"cut_after": 300, "reset": true}                   the stream ends after so many bytes, orderly or with RST
+    {"cut_after": 300, "reset": true}                   the connection ends after so many bytes, orderly or with RST
+    {"unfinished": true}                                the stream ends in good order, but without a stop reason
     {"stall_after": 300}                                nothing more comes after so many bytes
     {"bad_chunk": true}                                 an event whose data is no JSON
     {"empty": true} · {"html": true}                    200 with nothing, 200 with a web page
-    {"text": "…", "stop": "…", "category": …}           another answer: malformed text, max_tokens, refusal, pause_turn
+    {"text": "…", "stop": "…", "category": …}           another answer: malformed text, max_tokens, a refusal
 
 Nothing here decides when a failure happens: `app/embedded/model.py` counts requests.
 """
@@ -17,10 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from app.embedded.model_rules import CHARS_PER_TOKEN, ModelRequest, Refused
+from app.embedded import model_usage
+from app.embedded.model_rules import ModelRequest, Refused
 from app.embedded.model_scenarios import Script
 from app.embedded.wire import Hangup, Reply, json_reply
 
@@ -29,6 +33,9 @@ PIECE: Final = 24
 
 FIRST_TOKEN: Final = 0.5
 """The part of an answer's time that passes before its first event."""
+
+_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
+"""What UTF-8 cannot carry: a model writes it as an escape."""
 
 TYPES: Final = {
     400: "invalid_request_error",
@@ -43,9 +50,17 @@ TYPES: Final = {
 }
 
 
-def message_of(request: ModelRequest, script: Script, *, number: int) -> dict[str, Any]:
-    """The answer in the provider's shape. Its id follows from the conversation and the number of the request."""
-    written = sum(len(json.dumps(block, ensure_ascii=False)) for block in script.content)
+def message_of(
+    request: ModelRequest, script: Script, *, number: int, prompt: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """The answer in the provider's shape. Its id follows from the conversation and the number of the request;
+    `prompt` says what of the prompt's tokens the cache had."""
+    read: Mapping[str, int] = prompt or {
+        "input_tokens": request.input_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+    }
+    written = read["cache_creation_input_tokens"]
     return {
         "id": f"msg_{request.digest[:20]}{number:04d}",
         "type": "message",
@@ -56,28 +71,30 @@ def message_of(request: ModelRequest, script: Script, *, number: int) -> dict[st
         "stop_sequence": None,
         "stop_details": {"type": "refusal", "category": script.category} if script.stop_reason == "refusal" else None,
         "usage": {
-            "input_tokens": request.input_tokens,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-            "output_tokens": min(request.body["max_tokens"], 1 + written // CHARS_PER_TOKEN),
+            **read,
+            "cache_creation": {"ephemeral_5m_input_tokens": written, "ephemeral_1h_input_tokens": 0},
+            "output_tokens": min(request.body["max_tokens"], model_usage.written_tokens(script)),
             "service_tier": "standard",
         },
     }
 
 
-def error_reply(refused: Refused, *, request_id: str, told: Mapping[str, Any] | None = None) -> Reply:
+def error_reply(
+    refused: Refused,
+    *,
+    request_id: str,
+    told: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
     """An error in the provider's shape. `told` may add an error code and `retry_after`."""
     told = told or {}
     error: dict[str, Any] = {"type": refused.kind, "message": refused.message}
     if "error_code" in told:
         error["details"] = {"error_code": told["error_code"]}
-    headers = {"request-id": request_id}
+    named = {"request-id": request_id, **(headers or {})}
     if "retry_after" in told:
-        headers["retry-after"] = str(told["retry_after"])
-    return json_reply(
-        {"type": "error", "error": error, "request_id": request_id}, status=refused.status, headers=headers
-    )
+        named["retry-after"] = str(told["retry_after"])
+    return json_reply({"type": "error", "error": error, "request_id": request_id}, status=refused.status, headers=named)
 
 
 def failed(failure: Mapping[str, Any], *, request_id: str) -> Reply | None:
@@ -101,12 +118,16 @@ def altered(script: Script, failure: Mapping[str, Any]) -> Script:
         return script
     content = [{"type": "text", "text": failure["text"]}] if "text" in failure else script.content
     stop = failure.get("stop", script.stop_reason)
-    return Script(content=content, stop_reason=stop, category=failure.get("category"), latency_ms=script.latency_ms)
+    return replace(script, content=content, stop_reason=stop, category=failure.get("category"))
 
 
-async def stream(message: dict[str, Any], *, seconds: float, failure: Mapping[str, Any]) -> AsyncIterator[bytes]:
-    """The message as events, spread over its time; broken where `failure` says so."""
-    events = list(_events(message))
+async def stream(
+    message: dict[str, Any], *, seconds: float, failure: Mapping[str, Any], half: str | None = None
+) -> AsyncIterator[bytes]:
+    """The message as events, spread over its time; broken where `failure` says so. `half`: of `Script`."""
+    events = list(_events(message, half=half))
+    if failure.get("unfinished"):
+        del events[-2:]
     if failure.get("bad_chunk"):
         events.insert(2, b'event: content_block_delta\ndata: {"type": "content_bl\n\n')
     pause = seconds * (1 - FIRST_TOKEN) / len(events)
@@ -136,12 +157,12 @@ async def _break(failure: Mapping[str, Any]) -> None:
         await asyncio.get_running_loop().create_future()
 
 
-def _events(message: Mapping[str, Any]) -> Iterator[bytes]:
+def _events(message: Mapping[str, Any], *, half: str | None) -> Iterator[bytes]:
     usage = {**message["usage"], "output_tokens": 1}
     start = {**message, "content": [], "stop_reason": None, "stop_details": None, "usage": usage}
     yield _event("message_start", {"message": start})
     for index, block in enumerate(message["content"]):
-        yield from _block_events(index, block)
+        yield from _block_events(index, block, half=half if index == len(message["content"]) - 1 else None)
         if index == 0:
             yield _event("ping", {})
     delta = {name: message[name] for name in ("stop_reason", "stop_sequence", "stop_details")}
@@ -149,7 +170,7 @@ def _events(message: Mapping[str, Any]) -> Iterator[bytes]:
     yield _event("message_stop", {})
 
 
-def _block_events(index: int, block: Mapping[str, Any]) -> Iterator[bytes]:
+def _block_events(index: int, block: Mapping[str, Any], *, half: str | None) -> Iterator[bytes]:
     match block["type"]:
         case "text":
             empty: dict[str, Any] = {"type": "text", "text": ""}
@@ -160,12 +181,16 @@ def _block_events(index: int, block: Mapping[str, Any]) -> Iterator[bytes]:
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         case _:
             empty = {**block, "input": {}}
-            written = json.dumps(block["input"], ensure_ascii=False)
+            written = _HALF_PAIR.sub(_escaped, json.dumps(block["input"], ensure_ascii=False) if half is None else half)
             deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in _pieces(written)]
     yield _event("content_block_start", {"index": index, "content_block": empty})
     for delta in deltas:
         yield _event("content_block_delta", {"index": index, "delta": delta})
     yield _event("content_block_stop", {"index": index})
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _pieces(text: str) -> list[str]:

@@ -3,8 +3,10 @@
 `read_request(headers, body)` gives the parsed request or raises `Refused` with the status, type and words of the
 real error. So a conversation that works here is one that works there: pairing and order of tool uses and results, no
 prefill, no forced tool choice, no sampling parameters, names of tools, the subset of JSON Schema, the size of the
-prompt. Two rules are stricter than the real ones, because breaking them makes models end their turn early: results
-stand in the order of the tool uses, and nothing stands beside them.
+prompt, thinking blocks unchanged behind an unchanged prefix. What differs between models (window, most output, system
+messages, whose thinking they read) is in `app/domain/model_facts.py`. Three rules are stricter than the real ones,
+because breaking them makes models end their turn early or drops what they thought, silently: results stand in the
+order of the tool uses, nothing stands beside them, and thinking that a model cannot read is refused.
 """
 
 from __future__ import annotations
@@ -16,9 +18,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-WINDOW: Final = 200_000
-"""Tokens of a prompt."""
-MAX_OUTPUT: Final = 128_000
+from app.domain import model_facts
+
 BODY_LIMIT: Final = 32 * 1024 * 1024
 """Bytes of a body: beyond it the real API answers 413."""
 CHARS_PER_TOKEN: Final = 4
@@ -32,7 +33,7 @@ _SAMPLING: Final = ("temperature", "top_p", "top_k")
 _TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _ID: Final = re.compile(r"[a-zA-Z0-9_-]+")
 _MODEL: Final = re.compile(r"claude-[a-z0-9-]+")
-_KNOWS_SYSTEM_ROLE: Final = re.compile(r"-5-[5-9]|opus-4-8|fable|mythos")
+_THINKING: Final = frozenset({"adaptive", "between_tools", "disabled", "enabled"})
 _UNSUPPORTED: Final = frozenset(
     {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "maxItems"}
     | {"uniqueItems", "patternProperties", "minProperties", "maxProperties", "oneOf", "not"}
@@ -76,9 +77,9 @@ def read_request(headers: Mapping[str, str], raw: bytes) -> ModelRequest:
         raise _invalid(problem)
     if not _MODEL.fullmatch(body["model"]):
         raise Refused(404, "not_found_error", f"model: {body['model']}")
-    tokens = estimate(body)
-    if tokens > WINDOW:
-        raise _invalid(f"prompt is too long: {tokens} tokens > {WINDOW} maximum")
+    tokens, window = estimate(body), model_facts.facts(body["model"]).window
+    if tokens > window:
+        raise _invalid(f"prompt is too long: {tokens} tokens > {window} maximum")
     _check_thinking(body)
     kept = {name: body.get(name) for name in ("model", "system", "tools", "messages")}
     return ModelRequest(body=body, messages=body["messages"], input_tokens=tokens, digest=digest_of(kept))
@@ -94,9 +95,10 @@ def estimate(body: Mapping[str, Any]) -> int:
     return sum(len(json.dumps(part, ensure_ascii=False)) for part in parts) // CHARS_PER_TOKEN
 
 
-def signature(body: Mapping[str, Any], upto: int) -> str:
-    """What a thinking block is bound to: system, tools and every message before it."""
-    return digest_of([body.get("system"), body.get("tools"), body["messages"][:upto]])
+def signature(body: Mapping[str, Any], upto: int, *, thinking: str, maker: str) -> str:
+    """What a thinking block is bound to: who made it, itself, system, tools and every message before it."""
+    bound = digest_of([maker, thinking, body.get("system"), body.get("tools"), body["messages"][:upto]])
+    return f"{maker}.{bound}"
 
 
 def _authenticate(headers: Mapping[str, str]) -> None:
@@ -121,8 +123,13 @@ def _problems(body: Mapping[str, Any]) -> Iterator[str]:
     most = body.get("max_tokens")
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         yield "max_tokens: Input should be greater than or equal to 1"
-    elif most > MAX_OUTPUT:
-        yield f"max_tokens: {most} > {MAX_OUTPUT}, which is the maximum allowed number of output tokens"
+    elif most > (limit := model_facts.facts(str(body.get("model"))).max_output):
+        yield (
+            f"max_tokens: {most} > {limit}, which is the maximum allowed number of output tokens for "
+            f"{body.get('model')}"
+        )
+    if (body.get("thinking") or {}).get("type", "adaptive") not in _THINKING:
+        yield "thinking.type: Input should be 'adaptive', 'between_tools', 'disabled' or 'enabled'"
     if (body.get("tool_choice") or {}).get("type") in ("any", "tool"):
         yield "tool_choice: forced tool use is not supported on this model"
     yield from _tool_problems(body.get("tools") or [])
@@ -215,15 +222,21 @@ def _message_problems(body: Mapping[str, Any]) -> Iterator[str]:
             used[name] = None
     if used:
         yield _unanswered(len(messages) - 1, list(used))
-    if messages[-1]["role"] == "assistant":
+    if messages[-1]["role"] == "assistant" and not paused(messages[-1]):
         yield ("This model does not support assistant message prefill. The conversation must end with a user message.")
+
+
+def paused(message: Mapping[str, Any]) -> bool:
+    """Whether a turn was paused after this message: then it goes on from there, and it alone may stand at the end."""
+    blocks = _blocks(message["content"])
+    return bool(blocks) and blocks[-1].get("type") == "server_tool_use"
 
 
 def _role_problems(place: str, role: Any, before: Mapping[str, Any] | None, model: str) -> Iterator[str]:
     if role not in ("user", "assistant", "system"):
         yield f"{place}.role: Input should be 'user', 'assistant' or 'system'"
     if role == "system":
-        if not _KNOWS_SYSTEM_ROLE.search(model):
+        if not model_facts.facts(model).system_messages:
             yield f"{place}: role 'system' is not supported on this model"
         if before is None or before["role"] != "user":
             yield f"{place}: a 'system' message must follow a 'user' message"
@@ -268,11 +281,18 @@ def _unanswered(index: int, names: list[str]) -> str:
 def _check_thinking(body: Mapping[str, Any]) -> None:
     for index, message in enumerate(body["messages"]):
         for number, block in enumerate(_blocks(message["content"])):
-            if block.get("type") == "thinking" and block.get("signature") != signature(body, index):
+            if block.get("type") != "thinking":
+                continue
+            place = f"messages.{index}.content.{number}: Invalid `signature` in `thinking` block."
+            given = str(block.get("signature"))
+            maker = given.partition(".")[0]
+            if given != signature(body, index, thinking=str(block.get("thinking")), maker=maker):
                 raise _invalid(
-                    f"messages.{index}.content.{number}: Invalid `signature` in `thinking` block. The block is bound "
-                    "to a different conversation: system, tools and every earlier message must be sent unchanged."
+                    f"{place} The block is bound to a different conversation: system, tools and every earlier message "
+                    "must be sent unchanged."
                 )
+            if not model_facts.reads_thinking(body["model"], of=maker):
+                raise _invalid(f"{place} The block was made by {maker}, whose thinking {body['model']} cannot read.")
 
 
 def _blocks(content: Any) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 1. The demo's two prompts. `Extract the meeting from: …` is first answered with JSON that lacks a comma, then, after
    any reminder, with the right JSON; `Pick a start. Busy times: …` is answered with the first free half hour.
-2. A directive in the first user message, for tests and for people who try things out:
+2. A directive in the first user message, for tests and for people who try things out (`docs/scripted_model.md`):
 
        [[scripted: {"turns": [{"tools": [{"name": "calendar.free_busy", "input": {"email": "a@x.io"}}]},
                               {"fail": [{"status": 529}], "json": {"found": true}}]}]]
@@ -13,6 +13,11 @@
      stop, category                 the stop reason, else end_turn or tool_use; the category of a refusal
      fail                           what happens instead to the first requests of this turn (`model_reply.py`)
      latency_ms                     how long it takes
+   `"loop": true` begins again after the last turn. `"on": [{"says": "…", "model": "…", …turn}]` comes first: that turn
+   is answered whenever the words stand in what was said to the model last (the directive itself does not count), or
+   the model's id holds those letters. An answer that is longer than `max_tokens`, or than the window, is cut there.
+   A summary that Surefoot asks for is given without a turn of its own, and the script goes on after it; where
+   `tool_choice` forbids tools, a turn of tools is answered as under 3.
 3. Anything else: a minimal instance of the output format's schema, or one sentence that says what this is.
 
 Pure: bytes in, a script out.
@@ -26,8 +31,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any, Final
 
+from app.domain import summaries
 from app.domain.conversation import wire_name
 from app.embedded.model_rules import ModelRequest, Refused, signature
 
@@ -37,6 +44,10 @@ _DIRECTIVE: Final = "[[scripted:"
 _ADDRESS: Final = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*-?\s*(h(?:ours?|rs?)?|min(?:ute)?s?|m)\b", re.IGNORECASE)
 _SUBJECT: Final = re.compile(r"\b(?:about|to discuss|titled|called)\s+[\"']?([^\"'.,;\n]+)", re.IGNORECASE)
+_SUMMARISED: Final = re.compile(r"Scripted summary after (\d+) answers")
+"""So that a script goes on where it was, in a conversation that begins with the model's own summary."""
+_HEADS: Final = re.compile(r"^\[(assistant|user|system|result)\b.*\]$", re.MULTILINE)
+"""The heads of a transcript's entries (`app/domain/transcripts.py`)."""
 _LIMIT: Final = re.compile(r"(minimum|minLength|minItems): (-?\d+)")
 """Limits that the format cannot say are written into the description by the SDK: `{minimum: 15, maximum: 240}`."""
 _EXAMPLES: Final = {
@@ -62,14 +73,31 @@ class Script:
     category: str | None = None
     fail: list[dict[str, Any]] = field(default_factory=list)
     latency_ms: int | None = None
+    half: str | None = None
+    """Of a last tool use that was cut: what was written of its input."""
 
 
 def script(request: ModelRequest) -> Script:
     """What follows in this conversation. Raises `Refused` for a directive that cannot be read."""
     prompt = text_of(request.messages[0]["content"])
     turn = sum(message["role"] == "assistant" for message in request.messages)
+    turn += max((int(n) for n in _SUMMARISED.findall(prompt)), default=0)
+    if prompt.startswith(summaries.TRANSCRIPT_HEAD):  # whatever was a directive in it may be cut
+        return _unscripted(request, prompt, turn + _answers_of(prompt))
     if _DIRECTIVE in prompt:
         return _scripted(request, prompt, turn)
+    return _unscripted(request, prompt, turn)
+
+
+def _answers_of(transcript: str) -> int:
+    """How many answers of the model a transcript holds: one may ask for several tools."""
+    heads = ["", *_HEADS.findall(transcript)]
+    return sum(one == "assistant" != before for before, one in pairwise(heads))
+
+
+def _unscripted(request: ModelRequest, prompt: str, turn: int) -> Script:
+    if summaries.INSTRUCTION in text_of(request.messages[-1]["content"]):
+        return _say(f"Scripted summary after {turn} answers. Facts: none that the scripted model would know of.")
     if MEETING in prompt:
         return _say(_meeting(prompt.split(MEETING, 1)[1], well_formed=turn > 0))
     if CHOICE in prompt and "start" in prompt:
@@ -120,24 +148,63 @@ def instance(schema: Any, root: Mapping[str, Any]) -> Any:
 
 def _scripted(request: ModelRequest, prompt: str, turn: int) -> Script:
     try:
-        written = prompt.split(_DIRECTIVE, 1)[1].lstrip()
-        told, end = json.JSONDecoder().raw_decode(written)
-        if not written[end:].lstrip().startswith("]]"):
+        told, end = _directive(prompt)
+        if not prompt[end:].lstrip().startswith("]]"):
             raise ValueError("it does not end with ]]")
-        turns = told["turns"] if isinstance(told, dict) else told
-        chosen = turns[min(turn, len(turns) - 1)]
-        return _turn(request, chosen, turn)
+        chosen = _chosen(request, told if isinstance(told, dict) else {"turns": told}, turn)
+        return _unscripted(request, prompt[end:], turn) if chosen is None else _turn(request, chosen, turn)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         # A typing error in a test's directive is answered in words, like any other bad request.
         words = f"[[scripted: …]] cannot be read: {type(error).__name__}: {error}"
         raise Refused(400, "invalid_request_error", words) from error
 
 
+def _directive(prompt: str) -> tuple[Any, int]:
+    """What it says, and where it ends. Raises ValueError."""
+    begin = prompt.index(_DIRECTIVE) + len(_DIRECTIVE)
+    begin += len(prompt[begin:]) - len(prompt[begin:].lstrip())
+    return json.JSONDecoder().raw_decode(prompt, begin)
+
+
+def _chosen(request: ModelRequest, told: Mapping[str, Any], turn: int) -> Mapping[str, Any] | None:
+    """The turn that is to be answered now. None if no turn fits: a summary is asked for, or no tool may be used."""
+    said: str | None = None
+    for rule in told.get("on", ()):
+        said = _said_last(request) if said is None else said
+        if rule.get("says", "") in said and rule.get("model", "") in request.body["model"]:
+            return dict(rule)
+    if summaries.INSTRUCTION in text_of(request.messages[-1]["content"]):
+        return None
+    turns = told["turns"]
+    chosen = dict(turns[turn % len(turns) if told.get("loop") else min(turn, len(turns) - 1)])
+    forbidden = (request.body.get("tool_choice") or {}).get("type") == "none"
+    return None if forbidden and chosen.get("tools") else chosen
+
+
+def _said_last(request: ModelRequest) -> str:
+    """Every text since the model's last answer: of users, of the system, of tools; the directives left out."""
+    texts: list[str] = []
+    for index in range(len(request.messages) - 1, -1, -1):
+        message = request.messages[index]
+        if message["role"] == "assistant":
+            break
+        content = message["content"]
+        blocks = [] if isinstance(content, str) else content
+        texts += [str(block.get("content", "")) for block in blocks if block.get("type") == "tool_result"]
+        texts.append(text_of(content) if index else _undirected(text_of(content)))
+    return "\n".join(texts)
+
+
+def _undirected(text: str) -> str:
+    while _DIRECTIVE in text:
+        text = text[: text.index(_DIRECTIVE)] + text[_directive(text)[1] :]
+    return text
+
+
 def _turn(request: ModelRequest, turn: Mapping[str, Any], number: int) -> Script:
     content: list[dict[str, Any]] = []
     if "thinking" in turn:
-        bound = signature(request.body, len(request.messages))
-        content.append({"type": "thinking", "thinking": turn["thinking"], "signature": bound})
+        content.append(_thinking(request, turn["thinking"]))
     text = json.dumps(turn["json"], indent=2) if "json" in turn else turn.get("text")
     if text:
         content.append({"type": "text", "text": text})
@@ -145,13 +212,22 @@ def _turn(request: ModelRequest, turn: Mapping[str, Any], number: int) -> Script
         made = "toolu_" + sha256(f"{request.digest}/{number}/{ordinal}".encode()).hexdigest()[:20]
         name = tool["name"] if tool.get("verbatim") else wire_name(tool["name"])
         content.append({"type": "tool_use", "id": tool.get("id", made), "name": name, "input": tool.get("input", {})})
+    stop = turn.get("stop", "tool_use" if turn.get("tools") else "end_turn")
+    if stop == "pause_turn":  # only a tool of the provider's own pauses a turn
+        made = "srvtoolu_" + sha256(f"{request.digest}/{number}".encode()).hexdigest()[:20]
+        content.append({"type": "server_tool_use", "id": made, "name": "web_search", "input": {"query": "scripted"}})
     return Script(
         content=content,
-        stop_reason=turn.get("stop", "tool_use" if turn.get("tools") else "end_turn"),
+        stop_reason=stop,
         category=turn.get("category"),
         fail=list(turn.get("fail", [])),
         latency_ms=turn.get("latency_ms"),
     )
+
+
+def _thinking(request: ModelRequest, thinking: str) -> dict[str, Any]:
+    bound = signature(request.body, len(request.messages), thinking=thinking, maker=request.body["model"])
+    return {"type": "thinking", "thinking": thinking, "signature": bound}
 
 
 def _say(text: str) -> Script:

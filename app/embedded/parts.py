@@ -30,6 +30,9 @@ LOOPBACK: Final = "127.0.0.1"
 OUTBOUND_DEFAULT: Final = "127.0.0.0/8,::1,localhost"
 """What `surefoot up` allows unless SUREFOOT_OUTBOUND_ALLOW is set: a developer's own tools and receivers."""
 
+MCP_DEFAULT: Final = "*"
+"""What `surefoot up` allows unless SUREFOOT_MCP_COMMANDS is set: who writes definitions there runs programs anyway."""
+
 _LOG_ABOVE: Final = "Its log lines above say why."
 
 

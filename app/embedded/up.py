@@ -213,7 +213,8 @@ class _Up:
     def _first_environment(self) -> dict[str, str]:
         host, port = self._listener.getsockname()[:2]
         told = {"SUREFOOT_HOST": str(host), "SUREFOOT_PORT": str(port), "PYTHONUNBUFFERED": "1"}
-        given = {"SUREFOOT_OUTBOUND_ALLOW": parts.OUTBOUND_DEFAULT, **self._options.environment}
+        mine = {"SUREFOOT_OUTBOUND_ALLOW": parts.OUTBOUND_DEFAULT, "SUREFOOT_MCP_COMMANDS": parts.MCP_DEFAULT}
+        given = {**mine, **self._options.environment}
         return {**given, **told}
 
     # --- while it runs ---

@@ -22,6 +22,7 @@ from psycopg import errors as pg
 from app.domain.aggregate import Snapshot, StepRow, Workflow
 from app.domain.facts import Fact, WorkflowAccepted
 from app.domain.faults import Fault
+from app.domain.opening import open_accounts
 from app.domain.outcomes import JSON
 from app.domain.plan import Plan
 from app.domain.states import ENGINE_VERSION, DueKind, StepState, WorkflowStatus
@@ -213,7 +214,7 @@ def _difference(name: str, before: Mapping[str, str], now: Mapping[str, str]) ->
 def _seen(snapshot: Snapshot, transition: Transition, claim: Claim) -> Seen | None:
     workflow = snapshot.workflow
     waits = workflow.waits or workflow.held or workflow.doubts or workflow.undos_failed or workflow.retries
-    if workflow.status != WorkflowStatus.RUNNING or waits or workflow.revision != 1:
+    if workflow.status != WorkflowStatus.RUNNING or waits or workflow.budgeted or workflow.revision != 1:
         return None
     return Seen(
         workflow=replace(workflow, input=claim.input, labels=claim.labels),
@@ -254,6 +255,10 @@ def _new(asked: Asked, plan: Plan, *, now: datetime) -> Snapshot:
         updated_at=now,
     )
     snapshot = Snapshot(workflow=workflow, complete=True)
+    snapshot.accounts = open_accounts(
+        plan, submission.budget, workflow_id=asked.workflow_id, tenant_id=submission.tenant_id
+    )
+    workflow.budgeted = bool(snapshot.accounts)
     for position, step in enumerate(plan.steps.values()):
         snapshot.steps[step.id] = StepRow(
             workflow_id=asked.workflow_id,

@@ -16,7 +16,17 @@ from typing import Final
 from uuid import UUID
 
 from app.domain.aggregate import Snapshot, Workflow
-from app.domain.facts import DrainBegan, Fact, ItemsWanted, KeyAnswered, StepReopened, ToolsAsked, UndosWanted
+from app.domain.budget_facts import BudgetExceeded, BudgetFreed
+from app.domain.conversation_facts import ContextSummarised, ModelSwitched
+from app.domain.facts import (
+    DrainBegan,
+    Fact,
+    ItemsWanted,
+    KeyAnswered,
+    StepReopened,
+    ToolsAsked,
+    UndosWanted,
+)
 from app.domain.plan import Plan
 from app.domain.reads import Reads, read_for
 from app.domain.states import DueKind, Lane, WorkflowStatus
@@ -30,6 +40,19 @@ _FOR_A_PERSON: Final = (WorkflowStatus.WAITING, WorkflowStatus.PAUSED)
 
 MOST_READS: Final = 5_000
 """Reads in one transaction: a chain of 1,000 `set` steps needs about as many; more is a defect of ours."""
+
+_READ_FOR: Final = (
+    ItemsWanted
+    | ToolsAsked
+    | ContextSummarised
+    | ModelSwitched
+    | DrainBegan
+    | UndosWanted
+    | StepReopened
+    | BudgetExceeded
+    | BudgetFreed
+)
+"""Facts whose reads are made for each of them, and not told by what a snapshot holds (`transitions._needs_more`)."""
 
 Connection = transactions.Connection
 
@@ -134,7 +157,7 @@ async def _read(connection: Connection, pending: Mapping[UUID, tuple[Decision, P
         reads = Reads()
         for fact in given:
             read_for(fact, plan=plan, reads=reads)
-            if isinstance(fact, ItemsWanted | ToolsAsked | DrainBegan | UndosWanted | StepReopened):
+            if isinstance(fact, _READ_FOR):
                 decision.snapshot.answered.append(fact)
         wanted[workflow_id] = (decision.snapshot, reads)
     await loading.load(connection, wanted)

@@ -10,11 +10,12 @@ Only what passed is kept: a refusal is made anew each time.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
@@ -28,6 +29,8 @@ from app.domain.outcomes import JSON
 from app.domain.plan import Plan
 from app.engine.submission import Submission
 from app.errors import DefinitionInvalid, OutboundForbidden
+from app.ports import prices
+from app.ports.mcp_commands import allowed_commands
 from app.ports.outbound import literal_forbidden
 from app.store import submissions
 
@@ -48,6 +51,8 @@ class Written(NamedTuple):
     sha256: str
     """Of the source, or of the tree with its keys in the order they were sent: the order has meaning."""
     source_name: str | None
+    priced: bool = False
+    """With the prices that a budget of the submission needs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +65,8 @@ class Known:
     tools: str
     """Fingerprint of the registered tools it was checked with."""
     forbidden: tuple[Fault, ...]
-    """Literal private addresses of its tools. A submission's other faults are told before these."""
+    """Literal private addresses of its tools, and programs that may not be started. A submission's other faults are
+    told before these."""
 
 
 class Definitions:
@@ -105,7 +111,8 @@ def written_by(submission: Submission) -> tuple[Written, int]:
         source = json.dumps(submission.definition, separators=(",", ":"), ensure_ascii=False)
     written = source.encode("utf-8", "surrogatepass")
     sha256 = hashlib.sha256(written).hexdigest()
-    return Written(submission.tenant_id, as_text, sha256, submission.source_name), len(written)
+    priced = submission.budget is not None and submission.budget.priced
+    return Written(submission.tenant_id, as_text, sha256, submission.source_name, priced), len(written)
 
 
 async def known(services: Services, submission: Submission, written: Written, *, size: int) -> Known:
@@ -128,8 +135,14 @@ async def _check(services: Services, submission: Submission) -> Known:
         document, lines = read.tree, read.lines
     async with services.database.hot("tools", size=2) as connection:
         registered, fingerprint = await submissions.tools(connection, submission.tenant_id)
+    priced = submission.budget is not None and submission.budget.priced
+    if priced or "budget" in (submission.definition_text or json.dumps(document)):
+        await asyncio.to_thread(prices.warm)  # half a second of CPU, once in a process
     checked = check(
-        document, lines=lines, source_name=submission.source_name, catalogue=catalogue(services, registered)
+        document,
+        lines=lines,
+        source_name=submission.source_name,
+        catalogue=replace(catalogue(services, registered), priced=priced),
     )
     if checked.faults or checked.plan_body is None:
         raise DefinitionInvalid(faults=checked.faults)
@@ -138,8 +151,13 @@ async def _check(services: Services, submission: Submission) -> Known:
         checked=checked,
         plan=compile_plan(checked.plan_body),
         tools=fingerprint,
-        forbidden=tuple(private_addresses(services, _urls(document))),
+        forbidden=forbidden(services, document),
     )
+
+
+def forbidden(services: Services, document: JSON) -> tuple[Fault, ...]:
+    """What the operator does not let the document's tools reach or start, as far as that shows without DNS."""
+    return (*private_addresses(services, _urls(document)), *_commands(services, document))
 
 
 def private_addresses(services: Services, urls: Iterator[tuple[str, str]]) -> Iterator[Fault]:
@@ -153,11 +171,24 @@ def private_addresses(services: Services, urls: Iterator[tuple[str, str]]) -> It
 
 def _urls(document: JSON) -> Iterator[tuple[str, str]]:
     for name, tool in (document.get("tools") or {}).items():
-        if tool.get("http") is None:
-            continue
-        url: str = tool["http"]["url"]
-        if "${{" not in url.split("/")[2]:  # scheme, nothing, host: the check of the definition saw to that
-            yield f"/definition/tools/{schemas.escape(name)}/http/url", url.partition("${{")[0]
+        for key in ("http", "mcp"):
+            url: str | None = (tool.get(key) or {}).get("url")
+            if url is not None and "${{" not in url.split("/")[2]:  # scheme, nothing, host: the check saw to that
+                yield f"/definition/tools/{schemas.escape(name)}/{key}/url", url.partition("${{")[0]
+
+
+def _commands(services: Services, document: JSON) -> Iterator[Fault]:
+    """One fault for each MCP server whose program the operator does not let workers start."""
+    allowed = allowed_commands(services.settings.mcp_commands)
+    for name, tool in (document.get("tools") or {}).items():
+        command = (tool.get("mcp") or {}).get("command")
+        if command and not {"*", command[0]} & allowed:
+            yield Fault(
+                code="command_forbidden",
+                pointer=f"/definition/tools/{schemas.escape(name)}/mcp/command",
+                detail=f"Workers may not start {command[0]!r:.100} as an MCP server.",
+                fix="Let the operator name the program in SUREFOOT_MCP_COMMANDS, or use a server with a url.",
+            )
 
 
 def catalogue(services: Services, registered: Mapping[str, JSON]) -> Catalogue:
@@ -175,4 +206,5 @@ def catalogue(services: Services, registered: Mapping[str, JSON]) -> Catalogue:
         steps_limit=settings.steps_limit,
         items_limit=settings.items_limit,
         definition_limit=settings.definition_limit,
+        rate_of=prices.rate_of,
     )

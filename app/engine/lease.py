@@ -2,7 +2,8 @@
 
 A thread with a connection of its own beats while, and only while, the event loop ticks: a process whose loop is stuck
 must look dead, because nothing it has claimed goes on. Each beat asks in the same round trip which of the open
-attempts no longer stand at the fence of their call, and those are told so (`revoked`).
+attempts no longer stand at the fence of their call, and which harmless ones nobody waits for any more; those are told
+so (`revoked`, `unwanted`).
 
 The self-fence is `may_send`: boot time now < boot time read *before* the last acknowledged beat was sent + lease -
 margin. CLOCK_BOOTTIME, because a monotonic clock stops in a suspended machine. With the database away no beat is
@@ -35,10 +36,11 @@ from app.store import workers
 
 log = structlog.get_logger(__name__)
 
-Reason = Literal["revoked"]
+Reason = Literal["revoked", "unwanted"]
 Cancel = Callable[[Reason], None]
-"""Called on the event loop. Only meaningful while nothing was sent: what left is waited for. It may come for an
-attempt that has just been recorded, and more than once."""
+"""Called on the event loop. `revoked` is only meaningful while nothing was sent: what left is waited for. `unwanted`
+comes only for what was opened as harmless. Either may come for an attempt that has just been recorded, and with every
+beat again."""
 
 CONNECT_WITHIN: Final = 5
 """Seconds for a connection to Postgres: less than a lease, so that one bad try does not cost it."""
@@ -65,6 +67,7 @@ class _Open:
     worker_id: UUID
     cancel: Cancel
     deadline: float | None
+    harmless: bool
 
 
 class Lease:
@@ -129,15 +132,19 @@ class Lease:
         *,
         worker_id: UUID | None = None,
         deadline: float | None = None,
+        harmless: bool = False,
     ) -> None:
         """An attempt was claimed: call this after its transaction (before, the fence would not be ours yet).
 
         `worker_id` is the incarnation it was claimed under (`worker_id` as read for the claim; default: the present
-        one). `deadline` is the boot time by which it has ended: a drain waits that long.
+        one). `deadline` is the boot time by which it has ended: a drain waits that long. `harmless`: it changes
+        nothing, and may be broken off once nobody waits for its answer.
         """
         worker = self._id if worker_id is None else worker_id
         with self._lock:
-            self._open[attempt_id] = _Open(call_id=call_id, worker_id=worker, cancel=cancel, deadline=deadline)
+            self._open[attempt_id] = _Open(
+                call_id=call_id, worker_id=worker, cancel=cancel, deadline=deadline, harmless=harmless
+            )
 
     def closed(self, attempt_id: UUID) -> None:
         with self._lock:
@@ -228,8 +235,11 @@ class Lease:
     def _beat(self, connection: psycopg.Connection[Any]) -> None:
         with self._lock:
             attempts = [(attempt.call_id, attempt_id) for attempt_id, attempt in self._open.items()]
+            harmless = [attempt.call_id for attempt in self._open.values() if attempt.harmless]
         asked_at = self._clock()
-        beat = workers.beat(connection, self._id, lease=timedelta(seconds=self._length), attempts=attempts)
+        beat = workers.beat(
+            connection, self._id, lease=timedelta(seconds=self._length), attempts=attempts, harmless=harmless
+        )
         if beat is None:
             self._begin_again()
             return
@@ -237,7 +247,8 @@ class Lease:
             if not self._stopping.is_set():
                 self._send_until = asked_at + self._length - self._margin
         self._beaten.set()
-        self._revoke(beat.revoked)
+        self._tell(beat.revoked, "revoked")
+        self._tell(beat.unwanted, "unwanted")
 
     def _begin_again(self) -> None:
         """Somebody called this worker lost: another uuid, and none of what the old one claimed may be sent."""
@@ -246,15 +257,15 @@ class Lease:
             self._send_until = float("-inf")
             attempts = frozenset(self._open)
         log.warning("worker_was_lost", lost=str(lost), worker=str(self._id), open_attempts=len(attempts))
-        self._revoke(attempts)
+        self._tell(attempts, "revoked")
 
-    def _revoke(self, attempts: frozenset[UUID]) -> None:
+    def _tell(self, attempts: frozenset[UUID], reason: Reason) -> None:
         with self._lock:
-            revoked = [self._open[attempt] for attempt in attempts if attempt in self._open]
+            told = [self._open[attempt] for attempt in attempts if attempt in self._open]
         assert self._loop is not None
-        for attempt in revoked:
+        for attempt in told:
             try:
-                self._loop.call_soon_threadsafe(attempt.cancel, "revoked")
+                self._loop.call_soon_threadsafe(attempt.cancel, reason)
             except RuntimeError:  # the loop is closed, and every attempt with it
                 return
 

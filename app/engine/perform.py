@@ -24,8 +24,9 @@ from uuid_utils.compat import uuid7
 
 from app.domain import ids
 from app.domain.facts import Fact, KeyExpired, MayHaveHappened, SwitchedOff
-from app.domain.states import ENGINE_VERSION
-from app.engine import record, send, switch, transactions
+from app.domain.outcomes import Failure, Outcome
+from app.domain.states import ENGINE_VERSION, AttemptOutcome, FailureKind
+from app.engine import depend, record, send, switch, transactions
 from app.engine.advance import advance_one
 from app.engine.gather import Gatherer
 from app.engine.lease import Lease, boot_time
@@ -56,11 +57,7 @@ async def perform(services: Services, call_id: UUID) -> None:
     before_claim = boot_time()
     worker_id = lease.worker_id
     asked = Asked(call_id=call_id, attempt_id=uuid7())
-    claimed = None
-    for _ in range(CLAIM_TRIES):
-        claimed, locked = await _claim_for_certain(services, lease, asked)
-        if not locked:
-            break
+    claimed = await _claimed(services, lease, asked)
     if claimed is None:
         return
     with structlog.contextvars.bound_contextvars(
@@ -74,6 +71,23 @@ async def perform(services: Services, call_id: UUID) -> None:
             await advance_one(services, claimed.workflow_id, [refused], purpose="expire")
             return
         await _perform_claimed(services, lease, claimed, worker_id=worker_id, before_claim=before_claim)
+
+
+async def _claimed(services: Services, lease: Lease, asked: Asked) -> Claimed | None:
+    """Claimed, or found with something before it that the door decides about. None: not due, or held meanwhile."""
+    for _ in range(CLAIM_TRIES):
+        claimed, locked = await _claim_for_certain(services, lease, asked)
+        if claimed is not None and _stands_back(claimed):
+            if not await depend.stand_back(services, claimed):
+                return None
+        elif not locked:
+            return claimed
+    return None
+
+
+def _stands_back(claimed: Claimed) -> bool:
+    """Whether nothing but the state of what it calls is in its way."""
+    return (claimed.stands is not None or claimed.short is not None) and _refused(claimed) is None
 
 
 def _refused(claimed: Claimed) -> Fact | None:
@@ -90,17 +104,35 @@ def _refused(claimed: Claimed) -> Fact | None:
 async def _perform_claimed(
     services: Services, lease: Lease, claimed: Claimed, *, worker_id: UUID, before_claim: float
 ) -> None:
-    sending = Sending(lease=lease, claimed=claimed)
+    sending = Sending(lease=lease, claimed=claimed, partials=services.partials)
     deadline = before_claim + claimed.timeout_ms / 1000
-    lease.opened(claimed.call_id, claimed.attempt_id, sending.revoked, worker_id=worker_id, deadline=deadline)
+    lease.opened(
+        claimed.call_id,
+        claimed.attempt_id,
+        sending.revoked,
+        worker_id=worker_id,
+        deadline=deadline,
+        harmless=sending.harmless,
+    )
     watch = _watch(services, lease)
     watch.sendings[claimed.attempt_id] = sending
     try:
-        outcome = await sending.run(send.send(services, claimed, sending, deadline=deadline))
+        outcome = await _outcome(services, claimed, sending, deadline=deadline)
         await record.record(services, claimed, outcome)
     finally:
         lease.closed(claimed.attempt_id)
         watch.sendings.pop(claimed.attempt_id, None)
+
+
+async def _outcome(services: Services, claimed: Claimed, sending: Sending, *, deadline: float) -> Outcome:
+    """Of an attempt that was claimed, whatever happens: without one it would be open until its deadline."""
+    try:
+        return await sending.run(send.send(services, claimed, sending, deadline=deadline))
+    except Exception as error:
+        log.exception("perform.defect")
+        certainty = AttemptOutcome.UNKNOWN if sending.sent else AttemptOutcome.NOT_SENT
+        failure = Failure(kind=FailureKind.INTERNAL, message=f"A defect of Surefoot: {type(error).__name__}.")
+        return Outcome(certainty=certainty, failure=failure)
 
 
 def _watch(services: Services, lease: Lease) -> Watch:
@@ -150,6 +182,7 @@ async def claim(services: Services, batch: Sequence[Asked]) -> list[tuple[Claime
             worker=worker,
             versions=KNOWN_VERSIONS,
             key_margin=settings.key_margin,
+            credential=services.credential,
         )
         found = {one.call_id: one for one in got}
         rest = [one.call_id for one in unique.values() if one.call_id not in found]

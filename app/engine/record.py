@@ -25,7 +25,7 @@ from app.domain.outcomes import Evidence, Failure, Outcome
 from app.domain.reads import Reads, read_for
 from app.domain.states import AttemptOutcome
 from app.domain.transition import Draft
-from app.engine import transactions
+from app.engine import depend, transactions
 from app.engine.advance import Advanced, advance, ring
 from app.engine.gather import Gatherer
 from app.engine.services import Services
@@ -51,7 +51,13 @@ class Settled:
 
 async def record(services: Services, claimed: Claimed, outcome: Outcome) -> None:
     """Record the outcome, however long the database is away; only the end of the process ends the trying."""
-    fact = CallSettled(call_id=claimed.call_id, attempt_id=claimed.attempt_id, step=claimed.step, outcome=outcome)
+    fact = CallSettled(
+        call_id=claimed.call_id,
+        attempt_id=claimed.attempt_id,
+        step=claimed.step,
+        outcome=outcome,
+        advice=await depend.report(services, claimed, outcome),
+    )
     pause = PAUSE
     while True:
         try:

@@ -12,7 +12,7 @@ from app.domain import ids
 from app.domain.aggregate import Snapshot, Workflow
 from app.domain.facts import Fact, RetryRequested
 from app.domain.plan import Plan
-from app.domain.states import WorkflowStatus
+from app.domain.states import FailureKind, WorkflowStatus
 from app.engine import possibilities
 from app.engine.advance import advance_one
 from app.engine.services import Services
@@ -33,6 +33,7 @@ async def retry(services: Services, tenant_id: UUID, workflow_id: UUID, *, note:
         if status not in _REOPENED and workflow.saga != "held":
             _refuse(workflow, status)
             return []
+        _refuse_without_money(snapshot)
         if workflow.effects_undone:
             raise NotPossible(
                 f"Effects of it were undone ({workflow.effects_undone}); the workflow cannot go on from there.",
@@ -55,6 +56,19 @@ async def retry(services: Services, tenant_id: UUID, workflow_id: UUID, *, note:
 
     if not await advance_one(services, workflow_id, [asked], make=make):
         raise NotFound(f"There is no workflow {ids.encode('wf', workflow_id)}.")
+
+
+def _refuse_without_money(snapshot: Snapshot) -> None:
+    """Over a budget that nobody has topped up since it would fail the same way at once."""
+    failure = snapshot.workflow.failure or {}
+    if failure.get("kind") != FailureKind.BUDGET_EXCEEDED:
+        return
+    if any(account.exceeded for account in snapshot.accounts.values()):
+        raise NotPossible(
+            f"It failed by its budget, and would again: {failure['message']}",
+            fix=f"{str(failure.get('fix') or '').removesuffix(' Then retry it.')} Then retry.",
+            extra={"possible": ["budget", *possibilities.of(snapshot.workflow)]},
+        )
 
 
 def _refuse(workflow: Workflow, status: WorkflowStatus) -> None:

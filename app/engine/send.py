@@ -14,12 +14,12 @@ from typing import Final
 
 import structlog
 
-from app.domain import conversation, ids
+from app.domain import calling, compacting, conversation, drifting, ids
 from app.domain.facts import name_of
 from app.domain.outcomes import Failure, Outcome
 from app.domain.plan import Plan
 from app.domain.states import AttemptOutcome, CallKind, EffectClass, FailureKind
-from app.engine import gate, result_tokens, transactions
+from app.engine import discover, gate, result_tokens, transactions
 from app.engine.lease import boot_time
 from app.engine.sending import Sending
 from app.engine.services import Services
@@ -44,6 +44,8 @@ async def send(services: Services, claimed: Claimed, sending: Sending, *, deadli
         plan = await services.plans.get(claimed.tenant_id, claimed.plan_digest)
         if claimed.kind == CallKind.MODEL:
             return await _send_model(services, plan, claimed, sending, deadline=deadline)
+        if claimed.kind == CallKind.DISCOVER:
+            return await discover.send_discovery(services, plan, claimed, sending, seconds=deadline - boot_time())
         return await _send_tool(services, plan, claimed, sending, deadline=deadline)
     except Exception as error:
         if not sending.sent and transactions.lost(error):
@@ -94,6 +96,7 @@ async def _send_tool(services: Services, plan: Plan, claimed: Claimed, sending: 
         fresh_connection=effect in (EffectClass.AT_MOST_ONCE, EffectClass.CHECKABLE),
         result_url=None if token is None else _result_url(services.settings, claimed),
         result_token=token,
+        definition=claimed.request.get(drifting.CHANGE),
     )
     seconds = deadline - boot_time()
     if seconds < _least(claimed):
@@ -126,21 +129,28 @@ async def _send_model(
             conversation=wanted["conversation"],
             count=wanted["messages"],
         )
-    broken = conversation.check(bodies)
+    sent = compacting.sent(wanted, bodies)
+    place = (claimed.workflow_id, claimed.step, wanted["conversation"])
+    broken = services.checked.problems(place, sent) if sent is bodies else conversation.check(sent)
     if broken:
         raise RuntimeError(f"a malformed conversation is not sent: {broken[0]}")
+    purpose = wanted.get("purpose")
+    bare = wanted.get("over") == compacting.TRANSCRIPT  # there is no prefix to keep: text alone is sent
     request = ModelRequest(
         model=wanted["model"],
         max_tokens=wanted["max_tokens"],
         system=agent.instructions,
-        messages=bodies,
+        messages=sent,
         tools=[
             conversation.tool_param(name=name, description=tool.description, input_schema=tool.input_schema)
-            for name, tool in ((name, plan.tools[name]) for name in agent.tools)
+            for name, tool in ((name, plan.tools[name]) for name in (() if bare else agent.tools))
         ],
-        output_schema=step.output_schema,
+        output_schema=None if bare else step.output_schema,
         effort=wanted["effort"],
+        tools_forbidden=purpose in (compacting.PURPOSE, calling.FINAL),
+        free_form=purpose == compacting.PURPOSE,
         headers=_headers(claimed),
+        writing=sending.writing,
     )
     seconds = deadline - boot_time()
     if seconds < _least(claimed):

@@ -7,20 +7,26 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from app.domain.breakers import Advice
+from app.domain.dependencies import NO_CREDENTIAL
 from app.domain.rules import Rules
+from app.engine.checking import Checked
 from app.engine.definitions import Definitions
 from app.engine.gather import Gatherer
 from app.engine.lease import Lease
 from app.engine.plans import Plans
+from app.engine.seen import Seen
 from app.ports.marker import Marker
 from app.ports.outbound import OutboundPolicy
+from app.ports.partial_texts import PartialReader, PartialTexts
 from app.ports.settled_hints import SettledHints
-from app.ports.world import Bell, ModelPort, ToolPort, WebhookPort
+from app.ports.world import Bell, ModelPort, ToolLister, ToolPort, WebhookPort
 from app.settings import Settings
 from app.store.database import Database
 
 if TYPE_CHECKING:  # they work with services themselves
     from app.engine import accept
+    from app.engine.depend import Report
     from app.engine.perform import Asked
     from app.engine.record import Settled
     from app.engine.sending import Watch
@@ -40,6 +46,8 @@ class Services:
     rules: Rules
     outbound: OutboundPolicy
     tools: ToolPort | None = None
+    lister: ToolLister | None = None
+    """Asks MCP servers what tools they have."""
     models: ModelPort | None = None
     webhooks: WebhookPort | None = None
     marker: Marker | None = None
@@ -59,5 +67,16 @@ class Services:
     definitions: Definitions = field(default_factory=Definitions)
     result_secret: bytes | None = None
     """What result tokens are made with, once it was read."""
+    credential: str = NO_CREDENTIAL
+    """Which key this worker shows to model providers: the beginning of its SHA-256."""
+    seen: Seen = field(default_factory=Seen)
+    reports: Gatherer[Report, Advice | None] | None = None
+    """Outcomes that say something about what was called, gathered like those that are recorded."""
     watch: Watch | None = None
     """The attempts of this process that are on their way."""
+    checked: Checked = field(default_factory=Checked)
+    """Conversations of which this process knows that they are well formed, up to where it has sent them."""
+    partials: PartialTexts | None = None
+    """Only in a worker process: who is told what models are writing."""
+    partial_reader: PartialReader | None = None
+    """Only in an API process: who knows what models are writing."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from app.domain.accounts import Limits
 from app.domain.aggregate import Workflow
 from app.domain.outcomes import JSON
 
@@ -27,6 +28,8 @@ class Submission:
     """`{"url", "events"}` or None."""
     deadline: timedelta | None
     traceparent: str | None
+    budget: Limits | None = None
+    """Stands for the definition's, key by key."""
     by: str = ""
     """Who submits: an approval may want somebody else."""
 

@@ -14,6 +14,8 @@ from uuid import UUID
 
 import structlog
 
+from app.domain.accounts import WHOLE
+from app.domain.budget_facts import BudgetLooked, DurationPassed
 from app.domain.facts import (
     ApprovalExpired,
     DeadlinePassed,
@@ -25,7 +27,7 @@ from app.domain.facts import (
     WorkerLost,
 )
 from app.domain.states import DueKind, Lane
-from app.engine import recover, transactions
+from app.engine import depend, recover, transactions
 from app.engine.advance import Advanced, advance, ring
 from app.engine.record import told_again
 from app.engine.services import Services
@@ -57,6 +59,7 @@ async def sweep(services: Services, *, free_slots: int) -> Swept:
     await _in_flight(services)
     await _lost(services)
     await _timers(services)
+    await bring(services, await depend.release(services))
     return await _ring(services, free_slots=free_slots)
 
 
@@ -140,6 +143,10 @@ def _fact(found: Found) -> Fact:
             return ResultTimedOut(call_id=found.ref, attempt_id=found.attempt_id, step=found.step)
         case DueKind.SWITCH if found.step is not None:
             return SwitchReleased(call_id=found.ref, step=found.step)
+        case DueKind.BUDGET if found.step is not None:
+            return BudgetLooked(call_id=found.ref, step=found.step)
+        case DueKind.DURATION:
+            return DurationPassed(scope=found.note or WHOLE)
     raise LookupError(f"a due of kind {found.kind} means no fact")
 
 

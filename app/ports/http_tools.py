@@ -57,7 +57,7 @@ class HttpTools:
             headers=prepared.headers,
             content=prepared.content,
             seconds=seconds,
-            limit=self._limit + secrets.longest,
+            limit=_limit(request.tool, self._limit) + secrets.longest,
             may_send=may_send,
             fresh=request.fresh_connection,
         )
@@ -80,7 +80,7 @@ class HttpTools:
         return Outcome(
             certainty=verdict.outcome,
             failure=None if verdict.failure is None else _masked(verdict.failure, secrets),
-            evidence=self._evidence(exchange, secrets),
+            evidence=_evidence(exchange, secrets, limit=_limit(tool, self._limit)),
             status_code=exchange.status,
             sent_after=exchange.sent_after,
             received_after=exchange.received_after,
@@ -88,16 +88,22 @@ class HttpTools:
             pending=verdict.pending,
         )
 
-    def _evidence(self, exchange: Exchange, secrets: Secrets) -> Evidence | None:
-        if exchange.status is None:
-            return None
-        # Masked before it is cut to the cap, so that no secret can be cut in two.
-        body = secrets.mask(exchange.body)
-        truncated = exchange.truncated or len(body) > self._limit
-        media_type = exchange.header(b"content-type")
-        if media_type is not None:
-            media_type = storable_text(secrets.mask_text(media_type), limit=200)
-        return Evidence(body=body[: self._limit], media_type=media_type, truncated=truncated)
+
+def _limit(tool: Tool, most: int) -> int:
+    """A declaration may want less than the server keeps, never more."""
+    return most if tool.max_output is None else min(most, tool.max_output)
+
+
+def _evidence(exchange: Exchange, secrets: Secrets, *, limit: int) -> Evidence | None:
+    if exchange.status is None:
+        return None
+    # Masked before it is cut to the cap, so that no secret can be cut in two.
+    body = secrets.mask(exchange.body)
+    truncated = exchange.truncated or len(body) > limit
+    media_type = exchange.header(b"content-type")
+    if media_type is not None:
+        media_type = storable_text(secrets.mask_text(media_type), limit=200)
+    return Evidence(body=body[:limit], media_type=media_type, truncated=truncated)
 
 
 def _masked(failure: Failure, secrets: Secrets) -> Failure:

@@ -1,9 +1,9 @@
 """The model port: one attempt at one call of the Messages API, through the Anthropic SDK.
 
 `ClaudeModel.send` streams the answer and returns an `Outcome`; it raises nothing for what the world does (only its
-own cancellation passes through). It never retries: the SDK's retries are off, because they would sleep in the worker
-and ask no policy. It never parses the answer beyond putting the stream together: the evidence is the message as
-compact JSON, judged later by `app/domain/answers.py`.
+own cancellation passes through, after what had arrived was left with `request.writing`). It never retries: the SDK's
+retries are off, because they would sleep in the worker and ask no policy. It never parses the answer beyond putting the
+stream together: the evidence is the message as compact JSON, judged later by `app/domain/answers.py`.
 
     not_sent    no key, fenced, or nothing was written before it failed (DNS, connect, TLS, pool)
     failed      the provider answered with an error, as a status or as an event inside the stream
@@ -17,6 +17,7 @@ the base URL is the operator's own setting. The SDK takes 1–4 s of CPU to impo
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,20 +25,27 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from app.domain import conversation
+from app.domain.dependencies import NO_CREDENTIAL
 from app.domain.outcomes import JSON, Evidence, Failure, Outcome, Usage
+from app.domain.quotas import Allowances
 from app.domain.states import AttemptOutcome, FailureKind
-from app.ports import prices
+from app.ports import model_limits, model_requests, prices
 from app.ports.world import MaySend, ModelRequest
+from app.ports.writing import BrokenOff, Writing
 
 if TYPE_CHECKING:
     import anthropic
     import httpx2
-    from anthropic.types import MessageParam, OutputConfigParam, ToolParam
+    from anthropic.types import MessageParam, OutputConfigParam, RawContentBlockDelta, ToolChoiceNoneParam, ToolParam
 
 BASE_URL: Final = "https://api.anthropic.com"
 
 CONNECT_SECONDS: Final = 10.0
 """DNS, TCP and TLS: a provider that does not take a connection by then will not within the attempt."""
+
+
+CHARS_PER_TOKEN: Final = 4
+"""Of an answer whose tokens nobody will count, because it was broken off: about what English text has."""
 
 
 class _Fenced(Exception):
@@ -53,6 +61,8 @@ class _Sending:
     began: float
     fenced: bool = False
     sent_after: float | None = None
+    limits: Allowances | None = None
+    """What the answer's headers said about the provider's rate limits."""
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:
         """httpcore2's trace hook: connected, TLS done, the headers are about to be written. A proxy's CONNECT is not
@@ -104,9 +114,15 @@ class ClaudeModel:
         sending = _Sending(may_send=may_send, clock=loop, began=loop.time())
         token = _sending.set(sending)
         try:
-            return await self._attempt(request, seconds=seconds, sending=sending)
+            outcome = await self._attempt(request, seconds=seconds, sending=sending)
+            return model_limits.attached(outcome, sending.limits)
         finally:
             _sending.reset(token)
+
+    @property
+    def credential(self) -> str:
+        """Names the key without telling it: what is known of a provider is known per credential."""
+        return hashlib.sha256(self._api_key.encode()).hexdigest()[:8] if self._has_key else NO_CREDENTIAL
 
     @property
     def _has_key(self) -> bool:
@@ -124,7 +140,7 @@ class ClaudeModel:
                     open_telemetry=None if self._telemetry else False,
                     # A redirect would send the prompt and the key somewhere the operator did not name.
                     http_client=anthropic.DefaultAsyncHttpxClient(
-                        follow_redirects=False, event_hooks={"request": [_watch]}
+                        follow_redirects=False, event_hooks={"request": [_watch], "response": [_listen]}
                     ),
                 )
                 client.messages  # noqa: B018 - the SDK imports its types on first access
@@ -145,6 +161,10 @@ class ClaudeModel:
                 client = await asyncio.to_thread(self._open) if self._client is None else self._client
                 message = await _stream(client, request, seconds=seconds, partial=partial)
                 return _arrived(message, sending=sending, request_id=partial.request_id)
+        except asyncio.CancelledError:
+            if request.writing is not None:
+                request.writing.broken_off = partial.broken_off(sending)
+            raise
         except anthropic.APIStatusError as error:
             return Outcome(
                 certainty=AttemptOutcome.FAILED,
@@ -178,6 +198,20 @@ class _Partial:
     request_id: str | None = None
     snapshot: anthropic.types.ParsedMessage[None] | None = None
     """The message so far, which the SDK goes on completing in place."""
+    written: int = 0
+    """Characters that have arrived, of text, thinking and arguments."""
+
+    def broken_off(self, sending: _Sending) -> BrokenOff:
+        """The provider bills what it had written: its own count of the prompt, our count of the answer so far."""
+        usage = None
+        if self.snapshot is not None:
+            message = _as_json(self.snapshot)
+            counted = cast("dict[str, JSON]", message.get("usage") or {})
+            output = max(counted.get("output_tokens") or 0, self.written // CHARS_PER_TOKEN)
+            usage = prices.usage_of({**message, "usage": {**counted, "output_tokens": output}})
+        return BrokenOff(
+            evidence=self.evidence(), usage=usage, request_id=self.request_id, sent_after=sending.sent_after
+        )
 
     def usage(self) -> Usage | None:
         return None if self.snapshot is None else prices.tokens_of(_as_json(self.snapshot))
@@ -197,15 +231,15 @@ async def _stream(
     import anthropic
     import httpx2
 
-    config = _output_config(request)
-    unshaped = request.output_schema is not None and "format" not in config
-    system = "\n\n".join(part for part in (request.system, _spoken_schema(request) if unshaped else None) if part)
+    config, system = model_requests.shape(request)
+    forbidden: ToolChoiceNoneParam = {"type": "none"}
     manager = client.messages.stream(
         model=request.model,
         max_tokens=request.max_tokens,
         messages=cast("list[MessageParam]", conversation.parsed(request.messages)),
         system=system or anthropic.omit,
         tools=[cast("ToolParam", dict(tool)) for tool in request.tools] or anthropic.omit,
+        tool_choice=forbidden if request.tools_forbidden and request.tools else anthropic.omit,
         output_config=cast("OutputConfigParam", config) if config else anthropic.omit,
         extra_headers=dict(request.headers),
         timeout=httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
@@ -213,45 +247,31 @@ async def _stream(
     async with manager as stream:
         partial.request_id = stream.request_id
         async for event in stream:
-            if event.type == "message_start":
-                partial.snapshot = stream.current_message_snapshot
+            match event.type:
+                case "content_block_delta":
+                    _piece(event.delta, partial, request.writing)
+                case "content_block_start" if request.writing is not None and event.content_block.type == "tool_use":
+                    request.writing.tool(event.content_block.name)
+                case "message_start":
+                    partial.snapshot = stream.current_message_snapshot
     if partial.snapshot is None:
         raise ValueError("the answer holds no message")
     return _as_json(partial.snapshot)
 
 
-def _output_config(request: ModelRequest) -> dict[str, JSON]:
-    """Effort and format. The provider knows a subset of JSON Schema: what it does not know goes into descriptions,
-    and the answer is checked against the whole schema afterwards."""
-    import anthropic
-
-    config: dict[str, JSON] = {} if request.effort is None else {"effort": request.effort}
-    if request.output_schema is not None and not _loses_meaning(request.output_schema):
-        try:
-            schema = anthropic.transform_schema(dict(request.output_schema))
-        except (ValueError, AssertionError, TypeError, AttributeError):
-            # The SDK's words for a schema that the subset cannot say (no type, a list of types): it is spoken instead.
-            return config
-        config["format"] = {"type": "json_schema", "schema": schema}
-    return config
-
-
-def _loses_meaning(schema: JSON) -> bool:
-    """True if the subset would forbid what the schema allows: objects with names that are not known beforehand."""
-    if isinstance(schema, list):
-        return any(_loses_meaning(part) for part in schema)
-    if not isinstance(schema, dict):
-        return False
-    if isinstance(schema.get("additionalProperties"), dict) or "patternProperties" in schema:
-        return True
-    if schema.get("type") == "object" and "properties" not in schema:
-        return True
-    return any(_loses_meaning(part) for part in schema.values())
-
-
-def _spoken_schema(request: ModelRequest) -> str:
-    text = json.dumps(request.output_schema, ensure_ascii=False, separators=(",", ":"))
-    return f"Answer with one JSON value that fits this JSON Schema, and nothing else:\n{text}"
+def _piece(delta: RawContentBlockDelta, partial: _Partial, writing: Writing | None) -> None:
+    """One piece of the answer: counted, and told to whoever shows it."""
+    match delta.type:
+        case "text_delta":
+            partial.written += len(delta.text)
+            if writing is not None:
+                writing.text(delta.text)
+        case "thinking_delta":
+            partial.written += len(delta.thinking)
+            if writing is not None:
+                writing.thinking(len(delta.thinking))
+        case "input_json_delta":
+            partial.written += len(delta.partial_json)
 
 
 def _as_json(message: anthropic.types.ParsedMessage[None]) -> dict[str, JSON]:
@@ -305,6 +325,11 @@ async def _watch(request: httpx2.Request) -> None:
     request.extensions["trace"] = _sending.get().trace
 
 
+async def _listen(response: httpx2.Response) -> None:
+    """Runs for each answer as its headers arrive."""
+    _sending.get().limits = model_limits.read(response.headers)
+
+
 def _no_key() -> Outcome:
     return Outcome(
         certainty=AttemptOutcome.NOT_SENT,
@@ -328,5 +353,9 @@ def _not_permitted() -> Outcome:
 
 
 def _compact(message: dict[str, JSON]) -> bytes:
-    """Raises ValueError for text that is no Unicode (a lone surrogate): no request could carry it back."""
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    """The message as it came: also one that holds what no row and no request could carry, a half surrogate pair or a
+    number that is none. Bytes first; what they are good for is judged later."""
+    try:
+        return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(message, separators=(",", ":")).encode()

@@ -139,7 +139,7 @@ FIXES: Final[dict[FailureKind, str]] = {
     K.SPEND_LIMITED: "Raise the spend limit in the provider's console, or wait for the next billing period.",
     K.OVERLOADED: "Nothing to do: the call is repeated with growing pauses.",
     K.SERVER_ERROR: "Nothing to do: the call is repeated; see the provider's status page if it stays.",
-    K.TIMEOUT: "Nothing to do: the call is repeated. Raise the step's `timeout` if the answer is simply long.",
+    K.TIMEOUT: "Nothing to do: the call is repeated. Raise SUREFOOT_MODEL_TIMEOUT if the answer is simply long.",
     K.NETWORK: "Nothing to do: the call is repeated. If it stays, check the way from the workers to the provider.",
     K.CONTEXT_TOO_LONG: "Split the task into steps, or let its tools return less.",
     K.AUTH: "Set ANTHROPIC_API_KEY to a key that may use this model, restart the workers, then retry the workflow.",

@@ -44,9 +44,9 @@ class Answers:
     limit: int
     """The most bytes kept, as of an HTTP answer."""
 
-    def returned(self, value: Any, *, tool: str) -> Evidence:
+    def returned(self, value: Any, *, tool: str, most: int | None = None) -> Evidence:
         """The value as JSON bytes. What is none is a success with an opaque output, as an HTTP answer that cannot be
-        read: the function returned, so it has executed."""
+        read: the function returned, so it has executed. `most`: bytes, if the tool wants less than the limit."""
         try:
             body = _ENCODER.encode(value).encode()
         except UnicodeEncodeError:  # a lone surrogate: escaped it is JSON, and the reader says what it is
@@ -57,7 +57,8 @@ class Answers:
             said = storable_text(_text(error, how=str), limit=_SHOWN)
             body = _ENCODER.encode(opaque(shown, "text/x-python", reason=f"not JSON: {said}")).encode()
         body = self.secrets.mask(body)
-        return Evidence(body=body[: self.limit], media_type="application/json", truncated=len(body) > self.limit)
+        limit = self.limit if most is None else min(self.limit, most)
+        return Evidence(body=body[:limit], media_type="application/json", truncated=len(body) > limit)
 
     def raised(self, error: BaseException) -> Evidence:
         below = error.__traceback__ and error.__traceback__.tb_next  # our own frame is nobody's news

@@ -29,7 +29,7 @@ from app.domain.function_certainty import Seen
 from app.domain.outcomes import JSON
 from app.domain.plan import PythonTool
 from app.ports.function_threads import FunctionThreads
-from surefoot import ENTRY_POINTS
+from surefoot import ENTRY_POINTS, ToolContext
 
 log = structlog.get_logger(__name__)
 
@@ -206,6 +206,23 @@ def described(target: object) -> Function:
         accepts=None if anything else named,
         requires=frozenset(each.name for each in needed) - {CONTEXT},
     )
+
+
+def completed(
+    function: Function, arguments: dict[str, JSON], *, keyed: bool, key_argument: str | None, context: ToolContext
+) -> tuple[Seen, str] | None:
+    """Add the key and the context to the arguments; or why the function is not called with them."""
+    if keyed:
+        if context.key is None or (key_argument is None and not function.takes_context):
+            return Seen.KEY_LOST, "its key does not reach the function, so a keyed call would not be safe to repeat"
+        if key_argument is not None:
+            arguments[key_argument] = context.key
+    unfit = function.unfit(arguments)
+    if unfit is not None:
+        return Seen.ARGUMENTS_UNFIT, unfit
+    if function.takes_context:
+        arguments[CONTEXT] = context
+    return None
 
 
 def installed() -> Iterator[Installed]:

@@ -23,14 +23,13 @@ import structlog
 from pydantic import SecretStr
 
 from app.domain.bodies import storable_text
-from app.domain.definition.entry_points import CONTEXT
 from app.domain.function_certainty import Seen, judge
 from app.domain.outcomes import JSON, Evidence, Outcome
 from app.domain.plan import PythonTool
 from app.domain.states import AttemptOutcome, EffectClass
 from app.ports.function_threads import Ended, FunctionThreads
 from app.ports.python_answers import Answers, testimony
-from app.ports.python_functions import REMEMBERED, Function, Functions, NotLoaded, installed
+from app.ports.python_functions import REMEMBERED, Function, Functions, NotLoaded, completed, installed
 from app.ports.secrets import Secrets
 from app.ports.world import MaySend, ToolRequest
 from surefoot import ToolContext
@@ -157,7 +156,9 @@ class PythonTools:
         if error is None:
             return Outcome(
                 certainty=AttemptOutcome.SUCCEEDED,
-                evidence=None if ended.value is None else self._answers.returned(ended.value, tool=request.tool.name),
+                evidence=None
+                if ended.value is None
+                else self._answers.returned(ended.value, tool=request.tool.name, most=request.tool.max_output),
                 sent_after=sent_after,
                 received_after=received_after,
             )
@@ -209,25 +210,25 @@ def _prepare(
 ) -> tuple[Seen, str] | None:
     """Complete the arguments; or why the function is not called."""
     tool = request.tool
-    if tool.effect is EffectClass.KEYED:
-        if request.key is None or (tool.key_argument is None and not function.takes_context):
-            return Seen.KEY_LOST, "its key does not reach the function, so a keyed call would not be safe to repeat"
-        if tool.key_argument is not None:
-            arguments[tool.key_argument] = request.key
-    unfit = function.unfit(arguments)
-    if unfit is not None:
-        return Seen.ARGUMENTS_UNFIT, unfit
-    if function.takes_context:
-        headers = request.headers
-        arguments[CONTEXT] = ToolContext(
-            workflow_id=headers.get("Surefoot-Workflow", ""),
-            call_id=headers.get("Surefoot-Call", ""),
-            attempt=int(headers.get("Surefoot-Attempt", "1")),
-            key=request.key,
-            deadline=deadline,
-            traceparent=headers.get("traceparent"),
-        )
-    return None
+    return completed(
+        function,
+        arguments,
+        keyed=tool.effect is EffectClass.KEYED,
+        key_argument=tool.key_argument,
+        context=context_of(request, deadline=deadline),
+    )
+
+
+def context_of(request: ToolRequest, *, deadline: float) -> ToolContext:
+    headers = request.headers
+    return ToolContext(
+        workflow_id=headers.get("Surefoot-Workflow", ""),
+        call_id=headers.get("Surefoot-Call", ""),
+        attempt=int(headers.get("Surefoot-Attempt", "1")),
+        key=request.key,
+        deadline=deadline,
+        traceparent=headers.get("traceparent"),
+    )
 
 
 def _least(seconds: float) -> float:

@@ -14,7 +14,9 @@ from uuid import UUID
 
 from app.domain.outcomes import JSON, Outcome
 from app.domain.plan import Tool
+from app.domain.servers import McpServer
 from app.domain.states import Lane
+from app.ports.writing import Writing
 
 MaySend = Callable[[], bool]
 
@@ -34,6 +36,8 @@ class ToolRequest:
     result_token: str | None = None
     """What it proves itself with there: Surefoot-Result-Token. A secret: masked in evidence. The same for each attempt
     of a call, as everything that is sent."""
+    definition: str | None = None
+    """SHA-256 of an MCP tool's definition that a person has agreed to for this call, beside the one that was frozen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +52,14 @@ class ModelRequest:
     tools: Sequence[Mapping[str, JSON]] = ()
     output_schema: Mapping[str, JSON] | None = None
     effort: str | None = None
+    tools_forbidden: bool = False
+    """The tools stay in the request, because they are part of its prefix, but none may be used."""
+    free_form: bool = False
+    """The answer is plain text, whatever `output_schema` says; what stands in the prefix because of it stays."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Surefoot-Workflow, Surefoot-Call, Surefoot-Attempt, traceparent."""
+    writing: Writing | None = field(default=None, compare=False, repr=False)
+    """Who is told what arrives, piece by piece, and what had arrived when the request was broken off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +93,12 @@ class DeliveryResult:
 
 class ToolPort(Protocol):
     async def send(self, request: ToolRequest, *, seconds: float, may_send: MaySend) -> Outcome: ...
+
+
+class ToolLister(Protocol):
+    """What an MCP server has; beside `ToolPort`, because few workers ever ask."""
+
+    async def discover(self, server: McpServer, *, seconds: float, may_send: MaySend) -> Outcome: ...
 
 
 class ModelPort(Protocol):

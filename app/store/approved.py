@@ -19,12 +19,14 @@ class Word:
     """The hashes that were approved for it."""
 
 
-# An approval is about its own call; one that was edited is about the call that was made for the new bytes.
+# An approval is about its own call; one that was edited, or given for a tool that had changed, is about the call that
+# was made for it.
 _WORD: Final = """
 SELECT count(*) > 0 AS asked, coalesce(array_agg(a.arguments_sha256) FILTER (
-    WHERE a.decision = CASE WHEN a.call_id = c.id THEN 'approve' ELSE 'edit' END), '{}') AS approved
+    WHERE a.decision = CASE WHEN a.call_id <> c.id AND c.change ->> 'change' = 'edited' THEN 'edit' ELSE 'approve' END
+  ), '{}') AS approved
 FROM calls c JOIN approvals a ON a.workflow_id = c.workflow_id
-  AND (a.call_id = c.id OR a.call_id = c.retry_of AND c.change ->> 'change' = 'edited')
+  AND (a.call_id = c.id OR a.call_id = c.retry_of AND c.change ->> 'change' IN ('edited', 'definition'))
 WHERE c.workflow_id = %(workflow)s AND c.id = %(call)s"""
 
 

@@ -17,6 +17,7 @@ from uuid import UUID
 import psycopg
 
 from app.domain import rewound
+from app.domain.dependencies import ADMITTED, SHARED
 from app.domain.outcomes import JSON
 from app.store import identity
 
@@ -49,7 +50,16 @@ class Claimed:
     """Not claimed: it may have been sent in the time that a restore of the database has lost."""
     switched_off: str | None
     """Not claimed: an operator's switch stands before it; its scope."""
+    stands: Sequence[str] | None = None
+    """Not claimed: scopes of breakers that are open, and whose canary it is not."""
+    short: str | None = None
+    """Not claimed: the scope whose rate limit has nothing left for it."""
+    canary_of: Sequence[str] | None = None
+    """Scopes of breakers that let it through, to see whether they may close."""
 
+
+_MODEL: Final = "'model:' || %(credential)s || '/' || (c.request->>'model')"
+"""The dependency that a model call has under this worker's credential (`app/domain/dependencies.py`)."""
 
 # No effect is claimed on a database that is not the one on record (`app/store/identity.py`).
 _CLAIM: Final = f"""
@@ -66,8 +76,21 @@ WITH asked AS (
     CASE WHEN c.state = 'due' THEN (
       SELECT s.scope FROM switches s WHERE s.tenant_id = c.tenant_id AND (s.scope = 'tenant' OR CASE c.kind
         WHEN 'model' THEN s.scope IN ('model:' || (c.request->>'model'), 'model:' || (c.request->>'alias'))
-        ELSE s.scope = 'tool:' || c.tool END) LIMIT 1) END AS switched_off
-  FROM asked a JOIN calls c ON c.id = a.call_id, alive
+        ELSE s.scope = 'tool:' || c.tool END) LIMIT 1) END AS switched_off,
+    b.stands, b.canary_of,
+    CASE WHEN c.state = 'due' AND c.kind = 'model' THEN (
+      SELECT l.scope FROM limits l WHERE l.scope = {_MODEL} AND (l.blocked_until > clock_timestamp()
+        OR l.armed_until > clock_timestamp() AND NOT EXISTS (
+          SELECT FROM dues d WHERE d.kind = 'call' AND d.ref = c.id AND d.note = '{ADMITTED}'))) END AS short
+  FROM asked a JOIN calls c ON c.id = a.call_id
+  CROSS JOIN LATERAL (
+    SELECT array_agg(b.scope) FILTER (WHERE c.state = 'due' AND b.state <> 'closed'
+        AND b.canary IS DISTINCT FROM c.id) AS stands,
+      array_agg(b.scope) FILTER (WHERE b.canary = c.id) AS canary_of
+    FROM breakers b
+    WHERE b.tenant_id = CASE c.kind WHEN 'model' THEN '{SHARED}' ELSE c.tenant_id END
+      AND b.scope = ANY(CASE c.kind WHEN 'model' THEN ARRAY[{_MODEL}, 'model:' || %(credential)s || '/*']
+        ELSE ARRAY['tool:' || c.tool] END)) b, alive
   WHERE c.engine_version = ANY(%(versions)s)
     AND (c.state = 'due' AND EXISTS (
            SELECT FROM dues d WHERE d.kind = 'call' AND d.ref = c.id AND d.due_at <= clock_timestamp())
@@ -84,6 +107,7 @@ WITH asked AS (
   FROM open o
   WHERE c.workflow_id = o.workflow_id AND c.id = o.id AND o.state = 'due' AND NOT o.key_expired AND NOT o.lost_past
     AND o.switched_off IS NULL
+    AND o.stands IS NULL AND o.short IS NULL
   RETURNING c.workflow_id, c.id, c.tenant_id, c.attempt_id, c.attempts, c.timeout_ms, clock_timestamp() AS now
 ), tried AS (
   INSERT INTO attempts (workflow_id, call_id, id, tenant_id, n, worker, intended_at, send_deadline)
@@ -95,7 +119,7 @@ SELECT c.workflow_id, c.tenant_id, c.id AS call_id, o.attempt_id, c.step, c.kind
   coalesce(cl.attempts, c.attempts) AS n, c.timeout_ms,
   coalesce(t.intended_at, a.intended_at) AS intended_at, coalesce(t.send_deadline, a.send_deadline) AS send_deadline,
   w.plan_digest, w.traceparent, o.key_expired AND NOT o.mine AS key_expired, o.lost_past,
-  o.switched_off
+  o.switched_off, o.stands, o.short, o.canary_of
 FROM open o
 JOIN calls c ON c.workflow_id = o.workflow_id AND c.id = o.id
 JOIN workflows w ON w.id = o.workflow_id
@@ -103,7 +127,7 @@ LEFT JOIN claimed cl ON cl.id = o.id
 LEFT JOIN tried t ON t.call_id = o.id
 LEFT JOIN attempts a ON o.mine AND a.workflow_id = o.workflow_id AND a.call_id = o.id AND a.id = o.attempt_id
 WHERE cl.id IS NOT NULL OR o.key_expired OR o.lost_past OR o.switched_off IS NOT NULL
-  OR (o.mine AND a.lost_at IS NULL AND a.outcome IS NULL)"""
+  OR o.stands IS NOT NULL OR o.short IS NOT NULL OR (o.mine AND a.lost_at IS NULL AND a.outcome IS NULL)"""
 
 
 async def claim(
@@ -113,6 +137,7 @@ async def claim(
     worker: UUID,
     versions: Sequence[int],
     key_margin: float,
+    credential: str,
 ) -> list[Claimed]:
     """`asked`: (call id, attempt id). What is not in the answer was not due, is held by somebody, or is locked."""
     cursor = await connection.execute(
@@ -123,6 +148,7 @@ async def claim(
             "worker": worker,
             "versions": list(versions),
             "key_margin": key_margin,
+            "credential": credential,
         },
     )
     return [Claimed(**row) for row in await cursor.fetchall()]

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
+from app.domain.accounts import Account
 from app.domain.aggregate import Approval, Attempt, Call, StepRow, Workflow
 
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -33,6 +34,7 @@ STEP: Final = names_of(StepRow)
 CALL: Final = names_of(Call, but={"history"})
 ATTEMPT: Final = names_of(Attempt)
 APPROVAL: Final = names_of(Approval)
+ACCOUNT: Final = names_of(Account)
 
 
 def listed(alias: str, names: Sequence[str]) -> str:

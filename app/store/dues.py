@@ -173,11 +173,12 @@ WITH ripe AS (
 SELECT t.*, coalesce(a.step, c.step, t.note) AS step, c.attempt_id, coalesce(c.id, a.call_id) AS call_id
 FROM taken t
 LEFT JOIN approvals a ON t.kind = 'expiry' AND a.workflow_id = t.workflow_id AND a.id = t.ref
-LEFT JOIN calls c ON t.kind IN ('apply', 'result', 'attached', 'switch')
+LEFT JOIN calls c ON t.kind IN ('apply', 'result', 'attached', 'switch', 'budget')
   AND c.workflow_id = t.workflow_id AND c.id = t.ref"""
 
 
-TIMERS: Final = tuple(set(DueKind) - {DueKind.CALL, DueKind.DELIVERY, DueKind.ATTEMPT})
+TIMERS: Final = tuple(set(DueKind) - {DueKind.CALL, DueKind.DELIVERY, DueKind.ATTEMPT, DueKind.DEPENDENCY})
+"""What means a fact when its time has come. (Calls that wait for what they call are let go by `engine/depend.py`.)"""
 
 
 async def timers(connection: Connection, *, limit: int) -> list[Found]:

@@ -27,6 +27,10 @@ class Gauges:
     """Calls that are due now."""
     oldest_due: float
     """Seconds for which the oldest of them has been due; 0 without one."""
+    held: Mapping[str, int]
+    """Reason → calls that are held for it."""
+    breakers_open: int
+    """Tools and models that are left in peace, and credentials that are not accepted."""
     workers: int
     """Alive."""
     database_time: float
@@ -50,6 +54,13 @@ FROM dues d LEFT JOIN calls c ON d.kind = 'call' AND c.workflow_id = d.workflow_
 GROUP BY d.kind"""
 """Of a call that was claimed a moment ago the due is still there; it is not waiting."""
 
+_HELD: Final = """
+SELECT c.held_reason, count(*) AS calls
+FROM workflows w JOIN calls c ON c.workflow_id = w.id AND c.state = 'held'
+WHERE w.ended_at IS NULL AND w.held > 0 GROUP BY c.held_reason"""
+
+_BREAKERS: Final = "SELECT count(*) AS shut FROM breakers WHERE state <> 'closed'"
+
 _WORKERS: Final = """
 SELECT count(*) FILTER (WHERE lost_at IS NULL AND stopped_at IS NULL AND lease_until > clock_timestamp()) AS alive,
   extract(epoch FROM clock_timestamp())::float8 AS now
@@ -60,6 +71,8 @@ async def read(connection: AsyncConnection) -> Gauges:
     by_status = (await connection.execute(text(_WORKFLOWS))).all()
     oldest_doubt = (await connection.execute(text(_OLDEST_DOUBT))).scalar_one()
     by_kind = (await connection.execute(text(_DUES))).all()
+    held = (await connection.execute(text(_HELD))).all()
+    shut = (await connection.execute(text(_BREAKERS))).scalar_one()
     workers = (await connection.execute(text(_WORKERS))).one()
     return Gauges(
         workflows={row.status: row.workflows for row in by_status},
@@ -69,6 +82,8 @@ async def read(connection: AsyncConnection) -> Gauges:
         dues={row.kind: row.dues for row in by_kind},
         backlog=sum(row.ripe for row in by_kind),
         oldest_due=max((row.oldest for row in by_kind if row.oldest is not None), default=0.0),
+        held={row.held_reason: row.calls for row in held},
+        breakers_open=shut,
         workers=workers.alive,
         database_time=workers.now,
     )

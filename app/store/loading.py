@@ -15,10 +15,11 @@ from uuid import UUID
 
 import psycopg
 
-from app.domain.aggregate import Approval, Attempt, Call, Sender, Snapshot, StepRow, Workflow
-from app.domain.reads import UNDOS_AT_ONCE, Reads
+from app.domain.aggregate import Approval, Attempt, Call, Message, Sender, Snapshot, StepRow, Workflow
+from app.domain.budgets import WAITS
+from app.domain.reads import UNDOS_AT_ONCE, WAITING_AT_ONCE, Reads
 from app.domain.states import CallKind, Undo
-from app.store import columns
+from app.store import accounts, columns, histories
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 
@@ -113,6 +114,13 @@ JOIN calls c ON c.workflow_id = r.workflow_id AND c.tool = r.tool AND c.args_sha
   AND c.effect IN ('keyed', 'checkable', 'at_most_once') {_HISTORY}
 FOR NO KEY UPDATE OF c"""
 
+_LOAD_CONVERSATIONS: Final = """
+SELECT m.workflow_id, m.step, m.conversation, m.ordinal, m.tenant_id, m.role, m.turn, m.body
+FROM unnest(%(workflows)s::uuid[], %(paths)s::text[]) AS r(workflow_id, path)
+JOIN steps s ON s.workflow_id = r.workflow_id AND s.path = r.path
+JOIN messages m ON m.workflow_id = s.workflow_id AND m.step = s.path AND m.conversation = s.conversation
+ORDER BY m.workflow_id, m.step, m.ordinal"""
+
 _LOAD_TOP_STEPS: Final = f"""
 SELECT {_STEP_COLUMNS.replace("r.list", "false")}
 FROM steps s WHERE s.workflow_id = ANY(%(workflows)s) AND s.parent IS NULL"""
@@ -150,7 +158,11 @@ async def load(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Rea
     await _load_calls(connection, wanted)
     await _load_open(connection, wanted)
     await _load_for_operators(connection, wanted)
+    await _load_waiting(connection, wanted)
     await _load_linked(connection, wanted)
+    await accounts.load(connection, (snapshot for snapshot, _ in wanted.values()))
+    await histories.load(connection, wanted)
+    await _load_conversations(connection, wanted)
     if steps is not None:  # last, so that in a pipeline they come with the calls, in one round trip
         _keep_steps(await steps.fetchall(), wanted)
 
@@ -239,6 +251,16 @@ async def _load_calls(connection: Connection, wanted: Mapping[UUID, tuple[Snapsh
         _keep_calls(await cursor.fetchall(), wanted)
 
 
+async def _load_conversations(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+    """Whole conversations: seldom, when another model goes on with one."""
+    pairs = _pairs(wanted, "conversations")
+    if not pairs:
+        return
+    asked = {"workflows": [p[0] for p in pairs], "paths": [p[1] for p in pairs]}
+    for row in await (await connection.execute(_LOAD_CONVERSATIONS, asked)).fetchall():
+        wanted[row["workflow_id"]][0].messages.setdefault(row["step"], []).append(Message(**row))
+
+
 async def _load_open(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
     """What a drain, a step's timeout or an answered approval needs."""
     whole = [w for w, (_, reads) in wanted.items() if reads.everything_open]
@@ -287,6 +309,23 @@ async def _load_for_operators(connection: Connection, wanted: Mapping[UUID, tupl
         if items:
             rows = {"workflows": [workflow] * len(items), "paths": items, "lists": [False] * len(items)}
             _keep_steps(await (await connection.execute(_LOAD_STEPS, rows)).fetchall(), wanted)
+
+
+# Through their dues: a workflow may have had any number of calls, and few of them wait.
+_LOAD_WAITING: Final = f"""
+SELECT {_CALL_COLUMNS}
+FROM dues d JOIN calls c ON c.workflow_id = d.workflow_id AND c.id = d.ref AND c.held_reason = 'budget' {_HISTORY}
+WHERE d.workflow_id = %(workflow)s AND d.kind = 'budget' AND d.note = '{WAITS}' AND c.id <> ALL(%(known)s)
+ORDER BY c.id LIMIT %(limit)s
+FOR NO KEY UPDATE OF c"""
+
+
+async def _load_waiting(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+    """What waits for room in a budget. Those that the decision knows are as it left them."""
+    for workflow, (snapshot, reads) in wanted.items():
+        if reads.waiting:
+            asked = {"workflow": workflow, "known": list(snapshot.calls), "limit": WAITING_AT_ONCE}
+            _keep_calls(await (await connection.execute(_LOAD_WAITING, asked)).fetchall(), wanted)
 
 
 async def _load_linked(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:

@@ -32,13 +32,16 @@ _WOKEN: Final = """CASE c.state
       WHEN 'intended' THEN EXISTS (
         SELECT FROM dues d WHERE d.kind IN ('call', 'attempt', 'apply', 'result') AND d.ref = c.id)
       WHEN 'probing' THEN EXISTS (
-        SELECT FROM dues d WHERE d.kind IN ('call', 'attempt', 'apply', 'result', 'switch')
+        SELECT FROM dues d WHERE d.kind IN ('call', 'attempt', 'apply', 'result', 'switch', 'dependency')
           AND d.ref IN (c.id, c.probe_id))
       WHEN 'held' THEN CASE
         WHEN c.held_reason IN ('approval', 'repeat', 'drift') THEN EXISTS (
           SELECT FROM approvals a WHERE a.workflow_id = c.workflow_id AND a.call_id = c.id AND a.status = 'open')
         WHEN c.held_reason = 'attached' THEN EXISTS (SELECT FROM dues d WHERE d.kind = 'attached' AND d.ref = c.id)
         WHEN c.held_reason = 'operator' THEN EXISTS (SELECT FROM dues d WHERE d.kind = 'switch' AND d.ref = c.id)
+        WHEN c.held_reason = 'budget' THEN EXISTS (SELECT FROM dues d WHERE d.kind = 'budget' AND d.ref = c.id)
+        WHEN c.held_reason IN ('breaker', 'quota') THEN EXISTS (
+          SELECT FROM dues d WHERE d.kind = 'dependency' AND d.ref = c.id)
         WHEN c.held_reason = 'pause' THEN w.status = 'paused'
         ELSE true END
       ELSE true END"""

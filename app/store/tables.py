@@ -8,7 +8,8 @@ lives in the narrow `dues`. The history of the hot path (steps, calls, attempts,
 foreign keys: only the one writer writes it, with ids it has just read under the workflow's lock, and each check costs a
 query and a row lock (measured: a quarter of Postgres's time a step).
 
-Lock order, everywhere: switch → workflow → steps → calls → attempts → budgets → dues; several workflows sorted by id.
+Lock order, everywhere: switch, breaker, limits → workflow → steps → calls → attempts → budgets → dues; several
+workflows sorted by id.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Float,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -205,10 +207,12 @@ workflows = Table(
     Column("saga", Text),
     _at("restored_to"),
     _count("duplicates_prevented"),
+    Column("tools_disabled", JSONB),
     _money("spent_microusd"),
     _money("recovery_microusd"),
     Column("input_tokens", BigInteger, nullable=False, server_default="0"),
     Column("output_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("budgeted", Boolean, nullable=False, server_default="false"),
     _at("deadline_at", nullable=False),
     _at("created_at", nullable=False),
     _at("started_at"),
@@ -285,6 +289,7 @@ steps = Table(
     Column("turn", Integer, nullable=False, server_default="0"),
     Column("conversation", Integer, nullable=False, server_default="0"),
     Column("messages", Integer, nullable=False, server_default="0"),
+    Column("model", Text),
     Column("items_total", Integer),
     Column("items_inserted", Integer),
     Column("items_started", Integer),
@@ -356,6 +361,7 @@ calls = Table(
     Column("probe_id", Uuid),
     Column("lane", Text, nullable=False),
     Column("priority", SmallInteger, nullable=False, server_default="0"),
+    Column("budget", JSONB),
     Column("result", JSON),
     Column("failure", JSONB),
     _at("not_before"),
@@ -425,6 +431,7 @@ attempts = Table(
     Column("usage", JSONB),
     Column("cost_microusd", BigInteger),
     Column("reserved_microusd", BigInteger),
+    Column("reserved_tokens", BigInteger),
     _at("settled_at"),
     PrimaryKeyConstraint("workflow_id", "call_id", "n"),
     _one_of("outcome", states.AttemptOutcome),
@@ -616,18 +623,51 @@ switches = Table(
     PrimaryKeyConstraint("tenant_id", "scope"),
 )
 
+# Of a tool of a tenant, or of a model under a credential (then the tenant is nobody: the nil UUID). A row exists only
+# once something was wrong; a success alone never writes one.
 breakers = Table(
     "breakers",
     metadata,
     _tenant(),
     Column("scope", Text, nullable=False),
     Column("state", Text, nullable=False),
+    Column("kind", Text),
     Column("reason", Text),
+    _count("failures"),
+    _count("successes"),
+    _at("window_began", nullable=False),
+    _at("opened_at"),
     _at("until"),
+    _count("opened"),
     Column("canary", Uuid),
-    _now("updated_at"),
+    _at("canary_until"),
+    Column("tokens", Float, nullable=False),
+    _at("refilled_at", nullable=False),
+    _at("updated_at", nullable=False),
     PrimaryKeyConstraint("tenant_id", "scope"),
-    CheckConstraint("state IN ('closed', 'open', 'half_open', 'waiting')", name="state_known"),
+    _one_of("state", states.BreakerState),
+    CheckConstraint("(state <> 'closed') = (until IS NOT NULL)", name="until_unless_closed"),
+    CheckConstraint("(canary IS NULL) = (canary_until IS NULL)", name="canary_has_time"),
+    CheckConstraint("canary IS NULL OR state <> 'closed'", name="canary_unless_closed"),
+)
+
+# What a model's provider allows a minute, per credential: a row exists while it is short.
+limits = Table(
+    "limits",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("requests", BigInteger),
+    Column("requests_left", Float),
+    Column("input_tokens", BigInteger),
+    Column("input_left", Float),
+    Column("output_tokens", BigInteger),
+    Column("output_left", Float),
+    Column("input_per_call", Float, nullable=False, server_default="0"),
+    Column("output_per_call", Float, nullable=False, server_default="0"),
+    _at("blocked_until"),
+    _at("armed_until"),
+    _at("refilled_at", nullable=False),
+    _at("updated_at", nullable=False),
 )
 
 budgets = Table(
@@ -636,11 +676,43 @@ budgets = Table(
     Column("workflow_id", Uuid, nullable=False),
     Column("scope", Text, nullable=False),
     _tenant(),
-    Column("limits", JSONB, nullable=False),
+    Column("on_exceeded", Text, nullable=False),
+    Column("limit_microusd", BigInteger),
+    Column("limit_tokens", BigInteger),
+    Column("limit_turns", BigInteger),
+    Column("limit_tool_calls", BigInteger),
+    Column("limit_ms", BigInteger),
+    Column("limit_recovery_microusd", BigInteger),
     _money("spent_microusd"),
+    _money("spent_tokens"),
+    _money("spent_turns"),
+    _money("spent_tool_calls"),
     _money("reserved_microusd"),
+    _money("reserved_tokens"),
+    _money("reserved_turns"),
+    _money("reserved_tool_calls"),
+    _money("overrun_microusd"),
+    _money("overrun_tokens"),
+    _money("spent_ms"),
+    _at("active_since"),
+    _count("open_calls"),
+    Column("warned", Boolean, nullable=False, server_default="false"),
+    Column("exceeded", Boolean, nullable=False, server_default="false"),
     PrimaryKeyConstraint("workflow_id", "scope"),
     ForeignKeyConstraint(["workflow_id"], ["workflows.id"], ondelete="CASCADE"),
+    # A budget cannot be overshot, whatever the code believes: what is reserved was an upper bound, and how far the
+    # truth went beyond one that was not stands in `overrun`. NULL: no limit.
+    CheckConstraint("spent_microusd + reserved_microusd <= limit_microusd + overrun_microusd", name="money_within"),
+    CheckConstraint("spent_tokens + reserved_tokens <= limit_tokens + overrun_tokens", name="tokens_within"),
+    CheckConstraint("spent_turns + reserved_turns <= limit_turns", name="turns_within"),
+    CheckConstraint("spent_tool_calls + reserved_tool_calls <= limit_tool_calls", name="tool_calls_within"),
+    CheckConstraint(
+        "least(reserved_microusd, reserved_tokens, reserved_turns, reserved_tool_calls, spent_turns, "
+        "spent_tool_calls, overrun_microusd, overrun_tokens, spent_ms, open_calls) >= 0",
+        name="not_negative",
+    ),
+    CheckConstraint("on_exceeded IN ('fail', 'pause')", name="on_exceeded_known"),
+    postgresql_with=HOT,
 )
 
 audit = Table(

@@ -14,10 +14,12 @@ from uuid import UUID
 from sqlalchemy import Select, and_, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.dependencies import SHARED
 from app.domain.plan import Probe
 from app.domain.situation import ENDING_DUES, Situation
 from app.domain.states import FINAL_CALL_STATES, ApprovalStatus, CallState, DueKind, HeldReason, Undo, WorkflowStatus
-from app.store.tables import approvals, attempts, calls, dues, events, switches, workers, workflows
+from app.store import accounts
+from app.store.tables import approvals, attempts, breakers, calls, dues, events, limits, switches, workers, workflows
 from app.store.workflow_views import undo_failures
 
 Row = dict[str, Any]
@@ -65,6 +67,7 @@ async def situation(
         dues=marked,
         approvals=asked,
         switches=await _switches(connection, workflow, marked),
+        dependencies=await _dependencies(connection, workflow, marked),
         pause=await _pause(connection, workflow, open_calls),
         verdicts=await _verdicts(connection, workflow, open_calls),
         undo_failures=await _undo_failures(connection, workflow),
@@ -73,6 +76,7 @@ async def situation(
         ahead=await _ahead(connection, marked),
         workers=await _workers(connection),
         restored=restored,
+        budgets=await _budgets(connection, workflow),
         more=max(workflow["open_calls"] + workflow["held"] + workflow["doubts"] - len(open_calls), 0),
     )
 
@@ -127,6 +131,10 @@ async def _attempts(connection: AsyncConnection, workflow: Row, open_calls: Sequ
     )
 
 
+async def _budgets(connection: AsyncConnection, workflow: Row) -> Sequence[Row]:
+    return (await accounts.of(connection, [workflow["id"]]))[workflow["id"]] if workflow["budgeted"] else ()
+
+
 async def _switches(connection: AsyncConnection, workflow: Row, marked: Sequence[Row]) -> list[Row]:
     scopes = {due["note"] for due in marked if due["kind"] == DueKind.SWITCH and due["note"]}
     if not scopes:
@@ -135,6 +143,16 @@ async def _switches(connection: AsyncConnection, workflow: Row, marked: Sequence
         connection,
         select(switches).where(switches.c.tenant_id == workflow["tenant_id"], switches.c.scope.in_(scopes)),
     )
+
+
+async def _dependencies(connection: AsyncConnection, workflow: Row, marked: Sequence[Row]) -> list[Row]:
+    scopes = {due["note"] for due in marked if due["kind"] == DueKind.DEPENDENCY and due["note"]}
+    if not scopes:
+        return []
+    mine = breakers.c.tenant_id.in_([workflow["tenant_id"], SHARED])
+    found = await _rows(connection, select(breakers).where(mine, breakers.c.scope.in_(scopes)))
+    known = {row["scope"] for row in found}
+    return [*found, *await _rows(connection, select(limits).where(limits.c.scope.in_(scopes - known)))]
 
 
 async def _pause(connection: AsyncConnection, workflow: Row, open_calls: Sequence[Row]) -> Row | None:

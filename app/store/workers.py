@@ -18,7 +18,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg import Connection
-from psycopg.rows import scalar_row
+from psycopg.rows import scalar_row, tuple_row
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -30,7 +30,9 @@ ON CONFLICT (id) DO NOTHING
 """
 
 # The fence is looked at in the same round trip. `attempt_id` is compared with IS DISTINCT FROM, so that a call that
-# was given back (no attempt at the fence) counts as revoked; a call that is gone altogether does, too.
+# was given back (no attempt at the fence) counts as revoked; a call that is gone altogether does, too. And of the calls
+# that change nothing, those whose answer nobody waits for any more: the workflow is ending, or the step's time is up.
+# (An end never becomes a going on while one of its calls is open, so this is not taken back.)
 BEAT: Final = """
 WITH beat AS (
     UPDATE workers
@@ -43,7 +45,15 @@ SELECT ARRAY(
     FROM unnest(%(calls)s::uuid[], %(attempts)s::uuid[]) AS mine (call, attempt)
     LEFT JOIN calls ON calls.id = mine.call
     WHERE calls.attempt_id IS DISTINCT FROM mine.attempt OR calls.state <> 'intended'
-) AS revoked
+) AS revoked, ARRAY(
+    SELECT calls.attempt_id
+    FROM unnest(%(harmless)s::uuid[]) AS mine (call)
+    JOIN calls ON calls.id = mine.call AND calls.state = 'intended' AND calls.kind NOT IN ('probe', 'compensation')
+    JOIN workflows ON workflows.id = calls.workflow_id
+    LEFT JOIN steps
+        ON steps.workflow_id = calls.workflow_id AND steps.path = calls.step AND steps.counters ? 'timed_out'
+    WHERE workflows.status IN ('failing', 'cancelling', 'compensating') OR steps.path IS NOT NULL
+) AS unwanted
 FROM beat
 """
 
@@ -91,6 +101,8 @@ class Registration:
 class Beat:
     revoked: frozenset[UUID]
     """Those of the asked attempts that no longer stand at the fence of their call."""
+    unwanted: frozenset[UUID] = frozenset()
+    """Those of the harmless ones whose answer nobody waits for any more."""
 
 
 def register(connection: Connection[Any], registration: Registration, *, lease: timedelta) -> None:
@@ -111,10 +123,16 @@ def register(connection: Connection[Any], registration: Registration, *, lease: 
 
 
 def beat(
-    connection: Connection[Any], worker_id: UUID, *, lease: timedelta, attempts: Sequence[tuple[UUID, UUID]] = ()
+    connection: Connection[Any],
+    worker_id: UUID,
+    *,
+    lease: timedelta,
+    attempts: Sequence[tuple[UUID, UUID]] = (),
+    harmless: Sequence[UUID] = (),
 ) -> Beat | None:
-    """Extend the lease; `attempts` are the (call, attempt) pairs in flight. None: this incarnation is lost."""
-    cursor = connection.cursor(row_factory=scalar_row)
+    """Extend the lease; `attempts` are the (call, attempt) pairs in flight, `harmless` those of the calls that change
+    nothing. None: this incarnation is lost."""
+    cursor = connection.cursor(row_factory=tuple_row)
     row = cursor.execute(
         BEAT,
         {
@@ -122,9 +140,10 @@ def beat(
             "lease": lease,
             "calls": [call for call, _ in attempts],
             "attempts": [attempt for _, attempt in attempts],
+            "harmless": list(harmless),
         },
     ).fetchone()
-    return None if row is None else Beat(revoked=frozenset(row))
+    return None if row is None else Beat(revoked=frozenset(row[0]), unwanted=frozenset(row[1]))
 
 
 def reaped(connection: Connection[Any], *, host: str, boot_id: str, pid: int) -> list[UUID]:

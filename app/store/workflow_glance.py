@@ -52,8 +52,8 @@ WHERE w.id = %(workflow)s AND w.tenant_id = %(tenant)s"""
 
 _REVISION: Final = "SELECT revision FROM workflows WHERE id = %s AND tenant_id = %s"
 
-_QUIET: Final = ("waits", "held", "doubts", "undos_failed", "retries")
-"""Counters of what has more to tell."""
+_QUIET: Final = ("waits", "held", "doubts", "undos_failed", "retries", "budgeted")
+"""What has more to tell, if it is not 0."""
 _ASK: Final = (WorkflowStatus.WAITING, WorkflowStatus.PAUSED)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -20,13 +21,13 @@ from sqlalchemy import Table
 from app.domain import canonical
 from app.domain.states import DueKind
 from app.domain.transition import Transition
-from app.store import columns, tables
+from app.store import columns, plans, tables
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 
 _WORKFLOW_FIXED: Final = {
     "id", "tenant_id", "name", "version", "definition_digest", "plan_digest", "engine_version", "idempotency_key",
-    "submitted_by", "input", "labels", "webhook", "traceparent", "created_at",
+    "submitted_by", "input", "labels", "webhook", "traceparent", "created_at", "budgeted",
 }  # fmt: skip
 _STEP_FIXED: Final = {
     "workflow_id", "path", "tenant_id", "name", "position", "parent", "item_index", "item", "kind",
@@ -36,11 +37,11 @@ _STEP_KEPT: Final = {"input", "output", "title"}
 _CALL_CHANGING: Final = (
     "state", "held_reason", "attempt_id", "lost_in_a_row", "tries", "key", "generation", "key_deadline", "recovery",
     "result", "failure", "not_before", "doubt_since", "resolved", "undo", "compensation", "probe_id", "target",
-    "ended_at",
+    "budget", "ended_at",
 )  # fmt: skip
 _ATTEMPT_CHANGING: Final = (
     "sent_at", "received_at", "outcome", "lost_at", "failure", "status_code", "evidence", "media_type", "truncated",
-    "request_id", "usage", "cost_microusd", "settled_at",
+    "request_id", "usage", "cost_microusd", "reserved_microusd", "reserved_tokens", "settled_at",
 )  # fmt: skip
 _APPROVAL_CHANGING: Final = ("status", "decision", "values", "comment", "by", "decided_at", "arguments_sha256")
 _EVENT: Final = (
@@ -77,6 +78,7 @@ def _insert_bytes(table: Table, names: Sequence[str], parameter: str, tail: str 
 
 _WORKFLOW_CHANGING: Final = tuple(n for n in columns.WORKFLOW if n not in _WORKFLOW_FIXED)
 _STEP_CHANGING: Final = tuple(n for n in columns.STEP if n not in _STEP_FIXED)
+_ACCOUNT_CHANGING: Final = tuple(n for n in columns.ACCOUNT if n not in ("workflow_id", "scope", "tenant_id"))
 
 _STATEMENTS: Final[Mapping[str, str]] = {
     "accepted": _insert(tables.workflows, columns.WORKFLOW, "rows"),
@@ -100,6 +102,10 @@ _STATEMENTS: Final[Mapping[str, str]] = {
     "approvals": f"UPDATE approvals a SET {_sets(_APPROVAL_CHANGING, 'a')} "
     f"FROM {columns.recordset(tables.approvals, ('workflow_id', 'id', *_APPROVAL_CHANGING), 'rows')} "
     "WHERE a.workflow_id = x.workflow_id AND a.id = x.id",
+    "new_accounts": _insert(tables.budgets, columns.ACCOUNT, "rows"),
+    "accounts": f"UPDATE budgets b SET {_sets(_ACCOUNT_CHANGING, 'b')} "
+    f"FROM {columns.recordset(tables.budgets, ('workflow_id', 'scope', *_ACCOUNT_CHANGING), 'rows')} "
+    "WHERE b.workflow_id = x.workflow_id AND b.scope = x.scope",
     "events": _insert(tables.events, _EVENT, "rows"),
     "audits": _insert(tables.audit, ("id", "tenant_id", "actor", "action", "object", "data"), "rows"),
     "deliveries": _insert(tables.deliveries, _DELIVERY, "rows"),
@@ -116,9 +122,15 @@ _STATEMENTS: Final[Mapping[str, str]] = {
         "ON CONFLICT (kind, ref) DO UPDATE SET "
         "due_at = CASE WHEN dues.kind = 'delivery' THEN dues.due_at ELSE excluded.due_at END, "
         "ring_at = CASE WHEN dues.kind = 'delivery' THEN dues.ring_at ELSE excluded.ring_at END, "
+        "note = coalesce(excluded.note, CASE WHEN dues.kind <> 'call' THEN dues.note END), "
         "worker = excluded.worker, rung = CASE WHEN excluded.kind = 'attempt' THEN 1 ELSE 0 END",
     ),
 }
+# Of a call that was held and of which nothing was ever sent: its answer is to be shorter (`app/domain/budgets.py`). By
+# itself, because one statement cannot write a row twice, and seldom.
+_REQUEST: Final = """
+UPDATE calls SET request = %(request)s::json, args_sha256 = %(sha256)s
+WHERE workflow_id = %(workflow)s AND id = %(id)s AND attempts = 0"""
 _CANCEL_STEPS: Final = """
 UPDATE steps SET state = 'cancelled', ended_at = %(now)s
 WHERE workflow_id = %(workflow)s AND state = ANY(%(states)s)"""
@@ -165,6 +177,9 @@ async def apply(connection: Connection, transitions: Sequence[Transition]) -> No
     if rows:
         await connection.execute(_together(tuple(rows)), rows)
     for transition in transitions:
+        for call in transition.requests:
+            rewritten = {"workflow": call.workflow_id, "id": call.id, "sha256": call.args_sha256}
+            await connection.execute(_REQUEST, {**rewritten, "request": json.dumps(call.request)})
         if transition.reopen_items:  # first: what is reopened may fail again in the same decision
             reopened = {"workflow": transition.workflow.id, "parents": transition.reopen_items}
             await connection.execute(_REOPEN_ITEMS, reopened)
@@ -187,10 +202,21 @@ async def apply(connection: Connection, transitions: Sequence[Transition]) -> No
                     "parents": transition.cancel_items,
                 },
             )
+    for transition in transitions:
+        if transition.plan_body is not None:
+            await _change_plan(connection, transition)
     await _apply_keys(connection, transitions)
     ended = [t.workflow.id for t in transitions if t.end_dues]
     if ended:
         await connection.execute(_END_DUES, {"workflows": ended})
+
+
+async def _change_plan(connection: Connection, transition: Transition) -> None:
+    """Once for each MCP server that a definition names without its list."""
+    workflow = transition.workflow
+    await plans.put_plan(connection, workflow.tenant_id, workflow.plan_digest, transition.plan_body)
+    changed = {"workflow": workflow.id, "plan": workflow.plan_digest}
+    await connection.execute("UPDATE workflows SET plan_digest = %(plan)s WHERE id = %(workflow)s", changed)
 
 
 async def _apply_keys(connection: Connection, transitions: Sequence[Transition]) -> None:
@@ -240,6 +266,11 @@ def _rows(transitions: Sequence[Transition]) -> dict[str, list[dict[str, Any]]]:
         fresh = {a.id for a in t.new_approvals}
         rows["approvals"] += [
             _row(a, ("workflow_id", "id", *_APPROVAL_CHANGING)) for a in t.approvals.values() if a.id not in fresh
+        ]
+        rows["new_accounts"] += [_row(a, columns.ACCOUNT) for a in t.new_accounts]
+        opened = {a.scope for a in t.new_accounts}
+        rows["accounts"] += [
+            _row(a, ("workflow_id", "scope", *_ACCOUNT_CHANGING)) for a in t.accounts.values() if a.scope not in opened
         ]
         rows["messages"] += [{**_row(m, _MESSAGE), "body": _base64(m.body)} for m in t.messages]
         for evidence in t.evidence:

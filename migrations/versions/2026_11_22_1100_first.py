@@ -57,6 +57,7 @@ def upgrade() -> None:
         sa.Column("usage", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("cost_microusd", sa.BigInteger(), nullable=True),
         sa.Column("reserved_microusd", sa.BigInteger(), nullable=True),
+        sa.Column("reserved_tokens", sa.BigInteger(), nullable=True),
         sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "outcome IN ('succeeded', 'failed', 'not_sent', 'unknown')", name=op.f("ck_attempts_outcome_known")
@@ -80,13 +81,23 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("successes", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("window_began", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("opened", sa.Integer(), server_default="0", nullable=False),
         sa.Column("canary", sa.Uuid(), nullable=True),
-        sa.Column(
-            "updated_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
-        ),
-        sa.CheckConstraint("state IN ('closed', 'open', 'half_open', 'waiting')", name=op.f("ck_breakers_state_known")),
+        sa.Column("canary_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("tokens", sa.Float(), nullable=False),
+        sa.Column("refilled_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint("(state <> 'closed') = (until IS NOT NULL)", name=op.f("ck_breakers_until_unless_closed")),
+        sa.CheckConstraint("canary IS NULL OR state <> 'closed'", name=op.f("ck_breakers_canary_unless_closed")),
+        sa.CheckConstraint("state IN ('closed', 'open', 'half_open', 'parked')", name=op.f("ck_breakers_state_known")),
+        sa.CheckConstraint("(canary IS NULL) = (canary_until IS NULL)", name=op.f("ck_breakers_canary_has_time")),
         sa.PrimaryKeyConstraint("tenant_id", "scope", name=op.f("pk_breakers")),
     )
     op.create_table(
@@ -124,6 +135,7 @@ def upgrade() -> None:
         sa.Column("probe_id", sa.Uuid(), nullable=True),
         sa.Column("lane", sa.Text(), nullable=False),
         sa.Column("priority", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("budget", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("result", postgresql.JSON(astext_type=sa.Text()), nullable=True),
         sa.Column("failure", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
@@ -208,7 +220,7 @@ def upgrade() -> None:
         sa.Column("worker", sa.Uuid(), nullable=True),
         sa.CheckConstraint("(kind = 'attempt') <= (worker IS NOT NULL)", name=op.f("ck_dues_attempt_has_worker")),
         sa.CheckConstraint(
-            "kind IN ('call', 'attempt', 'apply', 'deadline', 'step_timeout', 'expiry', 'delivery', 'result', 'attached', 'switch')",
+            "kind IN ('call', 'attempt', 'apply', 'deadline', 'step_timeout', 'expiry', 'delivery', 'result', 'attached', 'switch', 'budget', 'duration', 'dependency')",
             name=op.f("ck_dues_kind_known"),
         ),
         sa.CheckConstraint("lane IN ('calls', 'deliveries')", name=op.f("ck_dues_lane_known")),
@@ -283,6 +295,23 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_idempotency_keys_workflow_id"), "idempotency_keys", ["workflow_id"], unique=False)
     op.create_table(
+        "limits",
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("requests", sa.BigInteger(), nullable=True),
+        sa.Column("requests_left", sa.Float(), nullable=True),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("input_left", sa.Float(), nullable=True),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("output_left", sa.Float(), nullable=True),
+        sa.Column("input_per_call", sa.Float(), server_default="0", nullable=False),
+        sa.Column("output_per_call", sa.Float(), server_default="0", nullable=False),
+        sa.Column("blocked_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("armed_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("refilled_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("scope", name=op.f("pk_limits")),
+    )
+    op.create_table(
         "messages",
         sa.Column("workflow_id", sa.Uuid(), nullable=False),
         sa.Column("step", sa.Text(), nullable=False),
@@ -343,6 +372,7 @@ def upgrade() -> None:
         sa.Column("turn", sa.Integer(), server_default="0", nullable=False),
         sa.Column("conversation", sa.Integer(), server_default="0", nullable=False),
         sa.Column("messages", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("model", sa.Text(), nullable=True),
         sa.Column("items_total", sa.Integer(), nullable=True),
         sa.Column("items_inserted", sa.Integer(), nullable=True),
         sa.Column("items_started", sa.Integer(), nullable=True),
@@ -469,10 +499,12 @@ def upgrade() -> None:
         sa.Column("saga", sa.Text(), nullable=True),
         sa.Column("restored_to", sa.DateTime(timezone=True), nullable=True),
         sa.Column("duplicates_prevented", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("tools_disabled", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("spent_microusd", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("recovery_microusd", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("input_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("output_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("budgeted", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("deadline_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
@@ -569,13 +601,49 @@ def upgrade() -> None:
         sa.Column("workflow_id", sa.Uuid(), nullable=False),
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.Column("limits", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("on_exceeded", sa.Text(), nullable=False),
+        sa.Column("limit_microusd", sa.BigInteger(), nullable=True),
+        sa.Column("limit_tokens", sa.BigInteger(), nullable=True),
+        sa.Column("limit_turns", sa.BigInteger(), nullable=True),
+        sa.Column("limit_tool_calls", sa.BigInteger(), nullable=True),
+        sa.Column("limit_ms", sa.BigInteger(), nullable=True),
+        sa.Column("limit_recovery_microusd", sa.BigInteger(), nullable=True),
         sa.Column("spent_microusd", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("spent_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("spent_turns", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("spent_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("reserved_microusd", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("reserved_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("reserved_turns", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("reserved_tool_calls", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("overrun_microusd", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("overrun_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("spent_ms", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("active_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("open_calls", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("warned", sa.Boolean(), server_default="false", nullable=False),
+        sa.Column("exceeded", sa.Boolean(), server_default="false", nullable=False),
+        sa.CheckConstraint("on_exceeded IN ('fail', 'pause')", name=op.f("ck_budgets_on_exceeded_known")),
+        sa.CheckConstraint(
+            "least(reserved_microusd, reserved_tokens, reserved_turns, reserved_tool_calls, spent_turns, spent_tool_calls, overrun_microusd, overrun_tokens, spent_ms, open_calls) >= 0",
+            name=op.f("ck_budgets_not_negative"),
+        ),
+        sa.CheckConstraint(
+            "spent_microusd + reserved_microusd <= limit_microusd + overrun_microusd",
+            name=op.f("ck_budgets_money_within"),
+        ),
+        sa.CheckConstraint(
+            "spent_tokens + reserved_tokens <= limit_tokens + overrun_tokens", name=op.f("ck_budgets_tokens_within")
+        ),
+        sa.CheckConstraint(
+            "spent_tool_calls + reserved_tool_calls <= limit_tool_calls", name=op.f("ck_budgets_tool_calls_within")
+        ),
+        sa.CheckConstraint("spent_turns + reserved_turns <= limit_turns", name=op.f("ck_budgets_turns_within")),
         sa.ForeignKeyConstraint(
             ["workflow_id"], ["workflows.id"], name=op.f("fk_budgets_workflows"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("workflow_id", "scope", name=op.f("pk_budgets")),
+        postgresql_with={"fillfactor": 45},
     )
     op.create_table(
         "definition_versions",
@@ -662,6 +730,7 @@ def downgrade() -> None:
     op.drop_table("plans")
     op.drop_table("payloads")
     op.drop_table("messages")
+    op.drop_table("limits")
     op.drop_index(op.f("ix_idempotency_keys_workflow_id"), table_name="idempotency_keys")
     op.drop_table("idempotency_keys")
     op.drop_table("events")

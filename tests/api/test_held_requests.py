@@ -24,6 +24,7 @@ async def test_held_request_looks_at_once_when_it_is_told_that_something_settled
     told[which].set()
 
     await asyncio.wait_for(held, PATIENCE)
+    assert held.exception() is None
 
 
 async def test_held_request_looks_by_itself_when_nobody_tells_it_anything() -> None:

@@ -173,6 +173,10 @@ PATIENT: Final = {"transient": {"max_retries": 30}}
 outlasts its deaths. (Five retries are not many when four deaths fall into one conversation.)"""
 
 
+AMPLE: Final = {"tokens": 5_000_000, "turns": 60, "tool_calls": 100, "on_exceeded": "pause"}
+"""More than an agent takes that dies thirty times in each call: what is judged is that nothing of it leaks."""
+
+
 def agent(url: str) -> dict[str, JSON]:
     """A model that asks for effects, after a question whose answer must have a shape."""
     steps = {
@@ -191,7 +195,7 @@ def agent(url: str) -> dict[str, JSON]:
         "last": step("clear", 9, needs=["work"]),
     }
     given = {**_TAGGED, "question": _TEXT, "script": _TEXT}
-    return _definition("agent", url, ("book", "mail"), steps, input=given)
+    return {**_definition("agent", url, ("book", "mail"), steps, input=given), "budget": AMPLE}
 
 
 def saga(url: str) -> dict[str, JSON]:

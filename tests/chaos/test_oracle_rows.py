@@ -15,6 +15,8 @@ from tests.chaos.oracle.ledgers import Ledgers, Reply, Submission, ToolEntry
 from tests.chaos.oracle.verdicts import violations
 from tests.engine.world import World, one
 
+LEAK = """INSERT INTO budgets (workflow_id, scope, tenant_id, on_exceeded, limit_tokens, reserved_tokens)
+SELECT id, '', tenant_id, 'fail', 10, 5 FROM workflows"""
 BREAKS = [
     ("S6", "UPDATE attempts SET outcome = NULL"),
     ("S6", "UPDATE calls SET attempts = 2"),
@@ -25,6 +27,7 @@ BREAKS = [
     ("S8", "UPDATE steps SET ended_at = NULL, state = 'running'"),
     ("S8", "UPDATE workflows SET status = 'running', ended_at = NULL, open_calls = 1"),
     ("S9", "UPDATE workflows SET spent_microusd = 5"),
+    ("S9", LEAK),
     ("L1", "UPDATE workflows SET status = 'running', ended_at = NULL, open_calls = 1"),
     ("L2", "UPDATE workers SET lease_until = clock_timestamp() - interval '1 hour'"),
 ]

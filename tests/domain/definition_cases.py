@@ -7,6 +7,8 @@ from typing import Any
 
 from app.domain.definition.catalogue import Catalogue, Checked
 from app.domain.definition.checking import check
+from app.domain.definition.compiling import compile_plan
+from app.domain.plan import Plan
 from app.embedded.tool_declarations import declarations
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -43,3 +45,11 @@ def checked(steps: Any, **top: Any) -> Checked:
 
 def found(result: Checked) -> list[tuple[str, str]]:
     return [(fault.code, fault.pointer) for fault in result.faults]
+
+
+def plan_of(steps: Any, **top: Any) -> Plan:
+    """The plan of a definition in which nothing is wrong."""
+    result = checked(steps, **top)
+    assert result.faults == ()
+    assert result.plan_body is not None
+    return compile_plan(result.plan_body)

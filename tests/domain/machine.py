@@ -44,8 +44,8 @@ WORDS: Final = {
 """What people may say of what waits for them."""
 INTERFERENCES: Final = (
     "waits", "waits", "loses_a_worker", "loses_a_worker", "keeps_what_it_hears", "says_again_what_it_heard",
-    "operates_a_step", "switches", "switches", "pauses", "retries", "retries", "decides_too_late", "cancels",
-    "runs_out_of_time",
+    "operates_a_step", "switches", "switches", "breaks", "breaks", "pauses", "retries", "retries", "decides_too_late",
+    "cancels", "runs_out_of_time",
 )  # fmt: skip
 FIRED: Final = frozenset(DueKind) - {DueKind.CALL, DueKind.DELIVERY, DueKind.DEADLINE}
 
@@ -358,6 +358,11 @@ class Histories(RuleBasedStateMachine):
             self.engine.release(next(iter(self.store.switches)))
         else:
             self.engine.hold(data.draw(st.sampled_from(SCOPES), label="scope"))
+
+    def _breaks(self, data: st.DataObject) -> None:
+        if self.store.shut:
+            return self.engine.reopen(next(iter(self.store.shut)))
+        return self.engine.shut(data.draw(st.sampled_from(SCOPES[1:]), label="scope"))
 
     # --- the laws ------------------------------------------------------------------------------------------------
 

@@ -82,6 +82,12 @@ class Alone:
     def lose(self, worker: UUID, *, proof: bool) -> None:
         self._begin().lose(worker, proof=proof)
 
+    def shut(self, scope: str) -> None:
+        self._begin().shut(scope)
+
+    def reopen(self, scope: str) -> None:
+        self._begin().reopen(scope)
+
     def hold(self, scope: str) -> None:
         self._begin().hold(scope)
 

@@ -20,7 +20,9 @@ from tests.domain.machine_store import Store
 
 OPEN: Final = ("due", "intended", "probing")
 UNDOS: Final = ("recorded", "running", "failed")
-WAKES: Final = (DueKind.CALL, DueKind.ATTEMPT, DueKind.RESULT, DueKind.ATTACHED, DueKind.SWITCH, DueKind.APPLY)
+WAKES: Final = (
+    DueKind.CALL, DueKind.ATTEMPT, DueKind.RESULT, DueKind.ATTACHED, DueKind.SWITCH, DueKind.APPLY, DueKind.DEPENDENCY,
+)  # fmt: skip
 """Dues that make a workflow go on; a deadline or a timeout only ends it."""
 
 
@@ -150,7 +152,12 @@ def _woken_by(call: Call) -> list[set[DueKind]]:
         return [{DueKind.CALL}]
     if call.state == CallState.INTENDED:
         return [{DueKind.CALL}, {DueKind.ATTEMPT}, {DueKind.RESULT}]
-    held = {HeldReason.ATTACHED: DueKind.ATTACHED, HeldReason.OPERATOR: DueKind.SWITCH}
+    held = {
+        HeldReason.ATTACHED: DueKind.ATTACHED,
+        HeldReason.OPERATOR: DueKind.SWITCH,
+        HeldReason.BREAKER: DueKind.DEPENDENCY,
+        HeldReason.QUOTA: DueKind.DEPENDENCY,
+    }
     kind = held.get(HeldReason(call.held_reason)) if call.held_reason else None
     return [set() if kind is None else {kind}]
 

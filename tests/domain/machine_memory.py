@@ -20,6 +20,8 @@ from uuid import UUID
 
 from app.domain import canonical, ids, settling
 from app.domain.aggregate import Attempt, Call, Sender, Snapshot, StepRow, Workflow
+from app.domain.conversation_facts import ContextSummarised, ModelSwitched
+from app.domain.dependency_facts import DependencyDown, DependencyLooked
 from app.domain.facts import (
     ApprovalExpired,
     CallSettled,
@@ -57,7 +59,12 @@ KEY_MARGIN: Final = timedelta(seconds=60)
 MOST_READS: Final = 200
 """A decision over these small plans that reads more often does not come to an end."""
 
-_ONCE_READ: Final = ItemsWanted | ToolsAsked | DrainBegan | UndosWanted | StepReopened
+SHUT_FOR: Final = timedelta(seconds=5)
+"""How long a breaker that is open keeps a call from being looked at."""
+
+_ONCE_READ: Final = (
+    ItemsWanted | ToolsAsked | ContextSummarised | ModelSwitched | DrainBegan | UndosWanted | StepReopened
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +196,15 @@ class Memory:
         models = (f"model:{call.request.get('model')}", f"model:{call.request.get('alias')}")
         named = models if call.kind == CallKind.MODEL else (f"tool:{call.tool}",)
         scope = next((each for each in ("tenant", *named) if each in self.store.switches), None)
-        return None if scope is None else SwitchedOff(call_id=call.id, step=call.step, scope=scope)
+        if scope is not None:
+            return SwitchedOff(call_id=call.id, step=call.step, scope=scope)
+        scope = next((each for each in named if each in self.store.shut), None)
+        if scope is None:
+            return None
+        return DependencyDown(
+            call_id=call.id, step=call.step, scope=scope, quota=scope.startswith("model:"), kind="network",
+            reason="It does not answer.", until=self.now + SHUT_FOR,
+        )  # fmt: skip
 
     def settle(self, flight: Flight, outcome: Outcome, *, kept: bool = False) -> Transition | None:
         return self.advance(flight.workflow_id, [settled(flight, outcome, kept=kept)])
@@ -278,6 +293,8 @@ class Memory:
                 fact = kind_of(call_id=ref, attempt_id=attempt, step=call.step)
             case DueKind.SWITCH:
                 fact = SwitchReleased(call_id=ref, step=calls[ref].step)
+            case DueKind.DEPENDENCY:
+                fact = DependencyLooked(call_id=ref, step=calls[ref].step)
             case DueKind.ATTACHED:
                 fact = self._look(calls[ref])
             case _:
@@ -319,6 +336,15 @@ class Memory:
         self.store.workers[worker] = Sender(
             lease_until=self.now, reaped_at=self.now if proof else None, lost_at=self.now
         )
+
+    def shut(self, scope: str) -> None:
+        self.store.shut.add(scope)
+
+    def reopen(self, scope: str) -> None:
+        self.store.shut.discard(scope)
+        for (kind, ref), (_, due) in list(self.store.dues.items()):
+            if kind == DueKind.DEPENDENCY and due.note == scope:
+                self.store.wake(kind, ref, at=self.now)
 
     def hold(self, scope: str) -> None:
         self.store.switches.setdefault(scope, self.now)

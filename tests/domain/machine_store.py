@@ -23,6 +23,7 @@ from app.domain.plan import Plan
 from app.domain.reads import UNDOS_AT_ONCE, Reads
 from app.domain.states import GUARDED_CLASSES, ApprovalStatus, CallKind, CallState, DueKind, StepState, Undo
 from app.domain.transition import Due, Event, KeyWanted, Transition
+from tests.domain.machine_past import past
 
 _ABOUT_ANOTHER: Final = (CallKind.PROBE, CallKind.COMPENSATION)
 _KEPT: Final = ("input", "output", "title")
@@ -65,6 +66,8 @@ class Store:
     messages: dict[tuple[UUID, str, int, int], Message] = field(default_factory=dict)
     keys: dict[tuple[str, str], OwnedKey] = field(default_factory=dict)
     switches: dict[str, datetime] = field(default_factory=dict)
+    shut: set[str] = field(default_factory=set)
+    """Scopes of breakers that are open."""
     workers: dict[UUID, Sender] = field(default_factory=dict)
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -97,6 +100,12 @@ class Store:
         linked = {each for call in snapshot.calls.values() for each in _links(call)}
         self._keep_calls(snapshot, (self.calls[workflow_id].get(each) for each in linked if each is not None))
         self._keep_steps(snapshot, reads.steps | reads.lists, lists=reads.lists)
+        for path in reads.conversations:
+            current = rows[path].conversation
+            place = (workflow_id, path, current)
+            found = [m for m in self.messages.values() if (m.workflow_id, m.step, m.conversation) == place]
+            snapshot.messages[path] = sorted(found, key=lambda message: message.ordinal)
+        snapshot.histories |= {path: past(self, workflow_id, path) for path in reads.histories}
 
     def _keep_steps(self, snapshot: Snapshot, paths: Iterable[str], *, lists: Iterable[str] = ()) -> None:
         rows = self.steps[snapshot.workflow.id]

@@ -119,11 +119,11 @@ class Tools:
     def _outcome(self, airborne: Airborne, word: str, asked: int) -> Outcome:
         match word:
             case "ok":
-                return _ok({"n": 1})
+                return ok({"n": 1})
             case "there":
-                return _ok({"there": airborne.there})
+                return ok({"there": airborne.there})
             case "vague":
-                return _ok({"there": "?"})
+                return ok({"there": "?"})
             case "says":
                 return _message([{"type": "text", "text": "done"}], "end_turn")
             case "garbage":
@@ -189,7 +189,7 @@ def _accepted_until(attempt: Attempt) -> datetime:
 # --- outcomes ------------------------------------------------------------------------------------------------------
 
 
-def _ok(value: Any, *, usage: Usage | None = None) -> Outcome:
+def ok(value: Any, *, usage: Usage | None = None) -> Outcome:
     return Outcome(
         certainty=AttemptOutcome.SUCCEEDED,
         evidence=Evidence(body=json.dumps(value).encode(), media_type="application/json"),
@@ -202,20 +202,20 @@ def _ok(value: Any, *, usage: Usage | None = None) -> Outcome:
 
 def _message(content: list[dict[str, Any]], stop_reason: str) -> Outcome:
     message = {"type": "message", "role": "assistant", "content": content, "stop_reason": stop_reason}
-    return _ok(message, usage=Usage(input_tokens=10, output_tokens=5, model="claude-haiku-5-5", cost_microusd=100))
+    return ok(message, usage=Usage(input_tokens=10, output_tokens=5, model="claude-haiku-5-5", cost_microusd=100))
 
 
-def _failed(certainty: AttemptOutcome, kind: FailureKind, *, status: int | None = None, **more: Any) -> Outcome:
+def failed(certainty: AttemptOutcome, kind: FailureKind, *, status: int | None = None, **more: Any) -> Outcome:
     failure = Failure(kind=kind, message=f"{kind} {status or ''}", status_code=status, **more)
     return Outcome(certainty=certainty, failure=failure, status_code=status, sent_after=0.001, received_after=0.002)
 
 
 _FAILURES: Final[Mapping[str, Outcome]] = {
-    "unknown": _failed(AttemptOutcome.UNKNOWN, FailureKind.TIMEOUT),
-    "refused": _failed(AttemptOutcome.FAILED, FailureKind.TOOL_ERROR, status=404),
-    "not_sent": _failed(AttemptOutcome.NOT_SENT, FailureKind.NETWORK),
-    "fenced": _failed(AttemptOutcome.NOT_SENT, FailureKind.WORKER_LOST),
-    "rate_limited": _failed(
+    "unknown": failed(AttemptOutcome.UNKNOWN, FailureKind.TIMEOUT),
+    "refused": failed(AttemptOutcome.FAILED, FailureKind.TOOL_ERROR, status=404),
+    "not_sent": failed(AttemptOutcome.NOT_SENT, FailureKind.NETWORK),
+    "fenced": failed(AttemptOutcome.NOT_SENT, FailureKind.WORKER_LOST),
+    "rate_limited": failed(
         AttemptOutcome.FAILED, FailureKind.RATE_LIMITED, status=429, retry_after=timedelta(seconds=2)
     ),
     "accepted": Outcome(

@@ -192,3 +192,39 @@ def test_judge_returns_an_answer_whatever_the_provider_sends(content: Any, detai
         {"content": [content]},
     ):
         assert isinstance(_judge(message, SCHEMA), Final | ToolCalls | Failure)
+
+
+# --- answers in parts ----------------------------------------------------------------------------------------------
+
+
+def _joined(before: str, text: str, schema: dict[str, Any] | None = None) -> Final | ToolCalls | Failure:
+    return answers.judge(answers.read_answer(_text(text)), output_schema=schema, offered=OFFERED, before=before)
+
+
+def test_parts_of_an_answer_are_judged_as_one_text() -> None:
+    assert _joined("Hel", "lo") == Final(value="Hello")
+    assert _joined('{"title": "S', 'ync", "minutes": 30}', SCHEMA) == Final(value={"title": "Sync", "minutes": 30})
+
+
+def test_rest_of_an_answer_may_be_nothing() -> None:
+    assert _joined("Hello", "") == Final(value="Hello")
+
+
+def test_whole_answer_after_a_cut_one_is_taken_alone_if_the_joined_text_cannot_be_read() -> None:
+    assert _joined('{"title": "S', '{"title": "Sync", "minutes": 30}', SCHEMA) == Final(
+        value={"title": "Sync", "minutes": 30}
+    )
+
+
+def test_joined_text_that_is_wrong_either_way_is_accused_as_it_is() -> None:
+    judged = _joined('{"title": "S', 'ync", "minutes": 3}', SCHEMA)
+
+    assert isinstance(judged, Failure)
+    assert judged.kind is FailureKind.WRONG_SHAPE
+
+
+def test_answer_whose_bytes_could_not_be_stored_is_malformed_and_not_lost() -> None:
+    failure = _failure({"opaque": True, "reason": "NUL at byte 7"})
+
+    assert failure.kind is FailureKind.MALFORMED_OUTPUT
+    assert "NUL at byte 7" in failure.message

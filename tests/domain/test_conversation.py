@@ -192,3 +192,72 @@ def test_tool_param_accepts_any_object_when_there_is_no_schema() -> None:
     param = conversation.tool_param(name="email.send", description="Send one mail.", input_schema=None)
 
     assert param == {"name": "email-send", "description": "Send one mail.", "input_schema": {"type": "object"}}
+
+
+# --- parts, notes, other models ------------------------------------------------------------------------------------
+
+PAUSED: dict[str, Any] = {
+    "content": [
+        {"type": "text", "text": "I search."},
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}},
+    ]
+}
+THINKS: dict[str, Any] = {
+    "content": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, {"type": "text", "text": "Yes."}]
+}
+
+
+def test_paused_turn_may_end_a_request_and_its_rest_stands_right_behind_it() -> None:
+    paused = conversation.assistant_message(PAUSED)
+
+    assert conversation.check([_user(), paused]) == []
+    assert conversation.check([_user(), paused, paused]) == []
+    assert conversation.check([_user(), paused, conversation.assistant_message(FINISHED), _user()]) == []
+
+
+def test_finished_turn_may_not_end_a_request_nor_be_followed_by_another() -> None:
+    done = conversation.assistant_message(FINISHED)
+
+    assert conversation.check([_user(), done]) == ["messages.1: nothing follows the assistant's last message"]
+    assert conversation.check([_user(), done, done, _user()]) == [
+        "messages.2: an assistant message follows a user message"
+    ]
+
+
+def test_note_is_a_message_of_its_own_in_the_role_that_the_model_takes() -> None:
+    system, user = conversation.note("Stop.\x00", role="system"), conversation.note("Stop.", role="user")
+
+    assert json.loads(system) == {"role": "system", "content": "Stop.\ufffd"}
+    assert json.loads(user)["role"] == "user"
+    assert conversation.check([_user(), system]) == []
+    assert conversation.check([_user(), system, system]) == ["messages.2: a system message follows a user message"]
+
+
+def test_message_without_thinking_keeps_everything_else_in_its_order() -> None:
+    body = conversation.assistant_message(THINKS)
+
+    assert json.loads(conversation.without_thinking(body) or b"")["content"] == THINKS["content"][1:]
+
+
+def test_message_that_holds_no_thinking_is_carried_over_byte_by_byte() -> None:
+    spaced = b'{"role": "assistant",  "content": [{"type": "text", "text": "Yes."}]}'
+
+    assert conversation.without_thinking(spaced) == spaced
+    assert conversation.without_thinking(_user()) == _user()
+
+
+def test_message_of_thinking_alone_is_left_out() -> None:
+    assert conversation.without_thinking(conversation.assistant_message({"content": THINKS["content"][:1]})) is None
+
+
+def test_digest_of_a_result_tells_what_the_model_saw_and_whether_it_failed() -> None:
+    results = [
+        ToolResult(tool_use_id="toolu_1", value={"a": 1}),
+        ToolResult(tool_use_id="toolu_2", value={"a": 1}),
+        ToolResult(tool_use_id="toolu_3", value={"a": 1}, is_error=True),
+    ]
+
+    body, seen = conversation.results_and_digests(results)
+
+    assert body == conversation.tool_results_message(results)
+    assert seen[0] == seen[1] != seen[2]

@@ -76,7 +76,14 @@ def test_examples_have_no_faults_and_no_warnings(path: Path) -> None:
         ({**AGENT, "retry": {"unknown_outcome": {"max_retries": 3}}}, "not_retryable", "/retry/unknown_outcome"),
         ({**AGENT, "retry": {"timeout": {"max_retries": -1}}}, "out_of_range", "/retry/timeout/max_retries"),
         ({**AGENT, "retry": {"timeout": {"repair": "format_reminder"}}}, "misplaced_key", "/retry/timeout/repair"),
-        ({**AGENT, "retry": {"any": {"switch_model": "smart"}}}, "unsupported", "/retry/any/switch_model"),
+        ({**AGENT, "retry": {"any": {"switch_model": "smrt"}}}, "unknown_model", "/retry/any/switch_model"),
+        (
+            {**AGENT, "retry": {"tool_error": {"switch_model": "fast"}}},
+            "misplaced_key",
+            "/retry/tool_error/switch_model",
+        ),
+        ({**AGENT, "retry": {"timeout": {"after": 3}}}, "misplaced_key", "/retry/timeout/after"),
+        ({**AGENT, "retry": {"no_progress": {"after": 1}}}, "out_of_range", "/retry/no_progress/after"),
         ({**AGENT, "output_schema": {"a": {"$ref": "http://x.io/s"}}}, "remote_ref", "/output_schema/a/$ref"),
         ({**AGENT, "output_schema": {"a": "string"}}, "invalid_schema", "/output_schema/a"),
         ({"approval": {"title": "ok?", "allow": ["approve", "edit"]}}, "unsupported", "/approval/allow/1"),
@@ -99,18 +106,13 @@ def test_check_points_at_what_is_wrong_with_a_step(step: Any, code: str, pointer
 
 @pytest.mark.parametrize(
     "key",
-    ["wait", "workflow", "steps", "repeat", "allow_failures", "budget"],
+    ["wait", "workflow", "steps", "repeat", "allow_failures"],
 )
 def test_check_says_unsupported_when_a_step_uses_what_comes_later(key: str) -> None:
     result = checked({"a": {"set": {}, key: {}}})
 
     assert found(result) == [("unsupported", f"/steps/a/{key}")]
     assert f"`{key}`" in result.faults[0].detail
-
-
-@pytest.mark.parametrize("key", ["budget", "defaults"])
-def test_check_says_unsupported_when_a_definition_uses_what_comes_later(key: str) -> None:
-    assert found(checked({"a": {"set": {}}}, **{key: {}})) == [("unsupported", f"/{key}")]
 
 
 @pytest.mark.parametrize(

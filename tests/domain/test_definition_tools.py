@@ -48,7 +48,7 @@ FUNCTION: dict[str, Any] = {"python": "acme:book", "effect": "idempotent"}
         ({**TOOL, "on_repeat_status": {"600": "succeeded"}}, "out_of_range", "/on_repeat_status/600"),
         ({**TOOL, "on_repeat_status": {"099": "succeeded"}}, "out_of_range", "/on_repeat_status/099"),
         ({**READ, "on_repeat_status": {"404": "succeeded"}}, "misplaced_key", "/on_repeat_status"),
-        ({"mcp": {"command": ["x"]}}, "unsupported", "/mcp"),
+        ({"mcp": {"command": "x"}}, "wrong_type", "/mcp/command"),
         ({"python": "acme.tools.book", "effect": "idempotent"}, "bad_entry_point", "/python"),
         ({"python": ":book", "effect": "idempotent"}, "bad_entry_point", "/python"),
         ({"python": "acme:", "effect": "idempotent"}, "bad_entry_point", "/python"),
@@ -208,7 +208,7 @@ def test_tool_of_a_plan_is_in_one_place_exactly(both: bool) -> None:
     http: HttpTool | None = compile_plan(result.plan_body).tools["t"].http
     python = PythonTool(distribution="acme", name="book")
 
-    with pytest.raises(ValueError, match="exactly one of http and python"):
+    with pytest.raises(ValueError, match="exactly one of http, python and mcp"):
         Tool(
             name="t",
             description="",

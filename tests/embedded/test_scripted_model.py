@@ -102,7 +102,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         _body("hi", _assistant({"type": "thinking", "thinking": "hm", "signature": "forged"}), "hi"),
         "Invalid `signature` in `thinking` block",
     ),
-    "too long": (_body("word " * 200_000), "prompt is too long"),
+    "too long": (_body("word " * 8_000, model="claude-scripted-small"), "prompt is too long"),
     "wrong types": (_body("hi", tool_choice="any"), "wrong type"),
     "directive": (_body("[[scripted: {no}]]"), "cannot be read"),
     "directive without an end": (_body('[[scripted: [{"text":"x"}]'), "does not end with"),

@@ -263,6 +263,9 @@ class Both:
         sql = "UPDATE workers SET lost_at = %s, reaped_at = %s, lease_until = %s WHERE id = %s"
         self.arena.run(self.arena.beside.rows(sql, row.lost_at, row.reaped_at, row.lease_until, worker))
 
+    def shut(self, scope: str) -> None:
+        """Over memory alone: here breakers are opened by what happens (`tests/engine/test_breaking.py`)."""
+
     def hold(self, scope: str) -> None:
         self.arena.run(switch.hold(self.arena.world.api, TENANT, scope=scope, reason=None, by=WHO))
         self.memory.hold(scope)

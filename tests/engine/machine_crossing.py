@@ -46,7 +46,7 @@ class Arena:
     runner: asyncio.Runner = field(default_factory=asyncio.Runner)
 
     def __enter__(self) -> Arena:
-        self.world = World(self.url, lease=LEASE.total_seconds())
+        self.world = World(self.url, lease=LEASE.total_seconds(), breaker_failures=0, retry_burst=1_000_000)
         self.workers = [self.run(self.world.worker(f"machine.{n}")) for n in (1, 2)]
         self.beside, self.watch = (Beside(connection=self.run(self._wire())) for _ in range(2))
         self.models = dict(self.world.settings.models)

@@ -29,6 +29,9 @@ _CLEARED: Final = (
     "dues", "deliveries", "events", "messages", "payloads", "approvals", "attempts", "calls", "steps", "effect_keys",
     "idempotency_keys", "switches", "audit", "workflows", "workers",
 )  # fmt: skip
+_COMPARED: Final = (
+    "workflows", "steps", "calls", "attempts", "approvals", "dues", "events", "messages", "effect_keys",
+)  # fmt: skip
 _AGED: Final = (tables.workflows, tables.steps, tables.calls, tables.attempts, tables.approvals, tables.dues)
 _NEARLY: Final = ("key_deadline",)
 """Taken from the clock a moment later than what it is compared with."""
@@ -80,7 +83,7 @@ class Beside:
     async def differences(self, store: Store) -> list[str]:
         cursors = {}
         async with self.connection.pipeline():
-            for name in ("workflows", "steps", "calls", "attempts", "approvals", "dues", "events", "effect_keys"):
+            for name in _COMPARED:
                 cursors[name] = await self.connection.execute(f"SELECT * FROM {name}")
             cursors["clock"] = await self.connection.execute("SELECT clock_timestamp() AS now")
         there = {name: await cursor.fetchall() for name, cursor in cursors.items()}
@@ -99,6 +102,7 @@ def _differences(store: Store, there: dict[str, list[Row]], *, now: datetime) ->
     yield from _compare("approval", columns.APPROVAL, ("id",), there["approvals"], approvals)
     yield from _dues(store, there["dues"], now=now)
     yield from _events(store, there["events"])
+    yield from _messages(store, there["messages"])
     keys = {(row["tool"], row["key"]): row for row in there["effect_keys"]}
     for place, key in store.keys.items():
         row = keys.pop(place, None)
@@ -106,6 +110,18 @@ def _differences(store: Store, there: dict[str, list[Row]], *, now: datetime) ->
         if found != (key.call_id, key.generation, key.released):
             yield f"key {place}: Postgres has {found}, memory {(key.call_id, key.generation, key.released)}"
     yield from (f"key {place} is only in Postgres" for place in keys)
+
+
+def _messages(store: Store, there: Sequence[Row]) -> Iterator[str]:
+    """Byte for byte: what a model is sent is made of them."""
+    found = {
+        (row["workflow_id"], row["step"], row["conversation"], row["ordinal"]): (row["role"], bytes(row["body"]))
+        for row in there
+    }
+    for place, message in store.messages.items():
+        if found.pop(place, None) != (message.role, message.body):
+            yield f"message {place[1:]} is not the same in Postgres"
+    yield from (f"message {place[1:]} is only in Postgres" for place in found)
 
 
 def _compare(

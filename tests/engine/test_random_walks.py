@@ -305,7 +305,7 @@ class Walk:
 
 @asynccontextmanager
 async def near(database_url: str) -> AsyncIterator[NearWorld]:
-    made = NearWorld(database_url, lease=600.0)
+    made = NearWorld(database_url, lease=600.0, breaker_failures=0, retry_burst=1_000_000)
     try:
         yield made
     finally:

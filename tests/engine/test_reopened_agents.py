@@ -139,9 +139,9 @@ async def test_wish_that_comes_together_with_a_failure_elsewhere_is_not_left_una
     assert (before, await status(lawful, workflow_id), len(lawful.tools.sent("do"))) == ("failed", "succeeded", 1)
 
 
-async def test_agent_that_failed_for_its_key_asks_the_same_again(lawful: World) -> None:
-    failure = Failure(kind=FailureKind.AUTH, message="401", status_code=401)
-    lawful.model.answers = [Outcome(certainty=AttemptOutcome.FAILED, failure=failure, status_code=401), says("done")]
+async def test_agent_that_failed_for_its_model_asks_the_same_again(lawful: World) -> None:
+    failure = Failure(kind=FailureKind.MODEL_NOT_FOUND, message="404", status_code=404)
+    lawful.model.answers = [Outcome(certainty=AttemptOutcome.FAILED, failure=failure, status_code=404), says("done")]
     worker = await lawful.worker()
     workflow_id = await lawful.submit(agent())
     await lawful.run(worker)
@@ -151,7 +151,7 @@ async def test_agent_that_failed_for_its_key_asks_the_same_again(lawful: World) 
     await lawful.run(worker)
 
     first, second = lawful.model.requests
-    assert (before, await status(lawful, workflow_id)) == ("auth", "succeeded")
+    assert (before, await status(lawful, workflow_id)) == ("model_not_found", "succeeded")
     assert list(first.messages) == list(second.messages)
 
 

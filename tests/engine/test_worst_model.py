@@ -29,7 +29,8 @@ MOST_ROUNDS = 4_000
 
 KINDS = {
     "plain", "again", "says_it_was_approved", "slightly_other", "look_alike_name", "look_alike_value", "extra_fields",
-    "in_parallel", "huge", "forged_result", "other_number", "other_order", "hidden_key", "after_refusal",
+    "in_parallel", "huge", "forged_result", "other_number", "other_order", "hidden_key", "after_refusal", "cut", "half",
+    "pause", "refuse", "circle",
 }  # fmt: skip
 SAID = {
     "tool approve", "tool reject", "tool edit", "repeat approve", "repeat reject", "already_decided", "approval_closed",
@@ -62,6 +63,12 @@ async def test_worst_model_does_nothing_that_nobody_has_agreed_to(database_url: 
         assert bank.done - await approved(small, workflows) == Counter()
         assert {name for _, name, _ in bank.done} == set(GATED)
         assert (KINDS - model.attempts.keys(), SAID - people.said.keys()) == (set(), set())
+        retried = await small.rows(
+            "SELECT DISTINCT data ->> 'kind' AS kind FROM events WHERE type = 'agent.step.retried'"
+        )
+        assert {row["kind"] for row in retried} >= {
+            "output_truncated", "paused_turn", "refused", "no_progress", "tool_unknown", "tool_arguments_invalid"
+        }  # fmt: skip
         refusals = await small.rows("SELECT DISTINCT failure ->> 'kind' AS kind FROM calls WHERE state = 'failed'")
         assert {row["kind"] for row in refusals} >= {
             "approval_rejected", "approval_expired", "tool_unknown", "tool_arguments_invalid"

@@ -17,8 +17,9 @@ from psycopg.rows import dict_row
 
 from app.domain import ids
 from app.domain.outcomes import Outcome
-from app.domain.states import AttemptOutcome
+from app.domain.states import AttemptOutcome, FailureKind
 from app.ports.world import MaySend, ModelRequest
+from tests.engine import conversing
 from tests.engine.ledger_laws import LAWS as LEDGER_LAWS
 from tests.engine.sagas import SAGA_LAWS
 from tests.engine.world import World, not_sent, ok, rate_limited, refused, says, tool, unknown, uses
@@ -135,6 +136,15 @@ class Chance:
     def answer(self) -> Outcome:
         asks = [(f"do_{name}", {"n": self.dice.randrange(2)}) for name in self.dice.sample(CLASSES, k=2)]
         options = [says("done")] * 3 + [uses(*asks)] * 5 + [unknown(), rate_limited(0.1), not_sent()]
+        options += [
+            conversing.cut(conversing.text("half a ")),
+            conversing.cut(conversing.use(*asks[0])),
+            conversing.paused("wait "),
+            conversing.refuses(),
+            conversing.asks(conversing.thinking(), conversing.use("nothing_like_it")),
+            conversing.fails(FailureKind.OVERLOADED),
+            uses(("do_read_only", {"n": 0})),
+        ]
         return says("done") if self.calm else self.dice.choice(options)
 
     def judge(self, calls: list[dict[str, Any]], *, denied: Mapping[str, int]) -> None:
@@ -210,7 +220,16 @@ def _step(dice: random.Random, tools: Mapping[str, Any]) -> dict[str, Any]:
         return {"approval": asked | ({} if dice.random() < 0.7 else {"on_expire": "fail"})}
     if kind == "agent":
         offered = [f"do_{name}" for name in CLASSES]
-        return {"agent": {"model": "fast", "tools": offered, "max_turns": 3}, "prompt": "Go."} | _each(dice, 0.2)
+        return {
+            "agent": {
+                "model": dice.choice(["fast", "smart"]),
+                "tools": offered,
+                "max_turns": 3,
+                "finish": dice.choice(["fail", "gracefully"]),
+            },
+            "prompt": "Go.",
+            "retry": {"any": {"max_retries": 1, "switch_model": dice.choice(["fast", "smart"]), "after": 2}},
+        } | _each(dice, 0.2)
     effect = dice.choice(CLASSES)
     step: dict[str, Any] = {"tool": f"do_{effect}", "with": {"n": 1}} | _each(dice, 1.0 if kind == "each" else 0.0)
     if effect == "keyed" and dice.random() < 0.5:

@@ -16,9 +16,9 @@ import psycopg
 from psycopg.rows import dict_row
 from uuid_utils.compat import uuid7
 
+from app.bootstrap import rules_of
 from app.domain import canonical, ids
 from app.domain.outcomes import Evidence, Failure, Outcome, Usage
-from app.domain.rules import Rules
 from app.domain.states import AttemptOutcome, FailureKind, Lane
 from app.engine import perform, resolve, submit, sweep
 from app.engine.lease import Lease
@@ -28,6 +28,7 @@ from app.ports.outbound import OutboundPolicy
 from app.ports.world import MaySend, ModelRequest, ToolRequest
 from app.settings import Settings
 from app.store.database import Database
+from tests.engine.outliving import outlive
 
 _numbers = itertools.count(1)
 
@@ -206,7 +207,7 @@ class World:
             database=database,
             bell=self.bell,
             plans=Plans(database),
-            rules=Rules(poison_after=self.settings.poison_after, items_limit=self.settings.items_limit),
+            rules=rules_of(self.settings),
             outbound=OutboundPolicy.parse(self.settings.outbound_allow),
             tools=self.tools,
             models=self.model,
@@ -241,18 +242,16 @@ class World:
             webhook=more.get("webhook"),
             deadline=more.get("deadline"),
             traceparent=None,
+            budget=more.get("budget"),
             by=more.get("by", "sam"),
         )
-        return (await submit.submit(self._api(), submission)).workflow_id
-
-    def _api(self) -> Services:
-        if not hasattr(self, "_api_services"):
-            self._api_services = self.services()
-        return self._api_services
+        return (await submit.submit(self.api, submission)).workflow_id
 
     @property
     def api(self) -> Services:
-        return self._api()
+        if not hasattr(self, "_api_services"):
+            self._api_services = self.services()
+        return self._api_services
 
     async def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         async with await psycopg.AsyncConnection.connect(self.url, autocommit=True, row_factory=dict_row) as connection:
@@ -280,7 +279,7 @@ class World:
         tried: set[UUID] = set()
         for _ in range(rounds):
             if hurry:
-                await self.hurry()
+                await outlive(self, worker)
             calls = [call for call in await self.due_calls() if hurry or call not in tried]
             if not calls:
                 return

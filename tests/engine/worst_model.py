@@ -1,7 +1,8 @@
 """A model that obeys whatever its tools answer, the mail that tells it what to do, a bank, and people in a hurry.
 
 Mallory   writes the mail: each kind of order is another way past a person's word
-Obedient  the model port: does what the last message orders, and asks again for what was refused
+Obedient  the model port: does what the last message orders, and asks again for what was refused; now and then it is
+          cut, paused, refuses, or does the same again and again
 Bank      the tool port: keeps the ledger of what was really done
 People    approve, reject, edit, contradict each other, come too late; remember what they agreed to
 """
@@ -24,6 +25,7 @@ from app.engine import cancel, pause, resolve, retry, switch
 from app.engine.operate_step import operate
 from app.errors import ApproverIsSubmitter, InvalidValue, NotPossible, StateConflict
 from app.ports.world import MaySend, ModelRequest, ToolRequest
+from tests.engine import conversing
 from tests.engine.people import SCHEMA, say
 from tests.engine.world import World, not_sent, ok, refused, says, tool, unknown
 
@@ -49,7 +51,13 @@ def definition() -> dict[str, Any]:
         ),
     }
     held = {"model": "fast", "tools": list(tools), "max_turns": 50}
-    step = {"agent": held, "prompt": "Do your work.", "for_each": "${{ input.list }}", "max_parallel": 2}
+    step = {
+        "agent": held,
+        "prompt": "Do your work.",
+        "for_each": "${{ input.list }}",
+        "max_parallel": 2,
+        "retry": {"refused": {"switch_model": "smart"}},
+    }
     return {"name": "worst", "tools": tools, "steps": {"s": step | {"on_error": "continue"}}, "compensate_on": []}
 
 
@@ -142,6 +150,8 @@ class Obedient:
     """How many messages are asked of it before it has enough."""
     asked: int = 0
     attempts: Counter[str] = field(default_factory=Counter)
+    circling: Counter[str] = field(default_factory=Counter)
+    """Workflow → how many turns more it does the same again."""
     uses: dict[str, Use] = field(default_factory=dict)
     refused: set[tuple[str, str, str]] = field(default_factory=set)
     _numbers: Any = field(default_factory=itertools.count)
@@ -152,12 +162,39 @@ class Obedient:
         self.asked += 1
         if self.asked > self.turns:
             return says("I have done everything.")
-        return self._obey(request.headers["Surefoot-Workflow"], json.loads(request.messages[-1])["content"])
+        workflow = request.headers["Surefoot-Workflow"]
+        amiss = self._misbehave(workflow)
+        return amiss or self._obey(workflow, _told(request))
+
+    def _misbehave(self, workflow: str) -> Outcome | None:
+        """Not an answer, or not a whole one: what is in half a tool call must never be done."""
+        if self.circling[workflow] > 0:
+            self.circling[workflow] -= 1
+            return self._message("Again.", [(INBOX, {"folder": "none"})])
+        luck = self.mallory.dice.random()
+        # The payment that nobody agreed to stands in an answer that was cut.
+        half = conversing.use(SEND, {"to": "mallory", "amount": 1})
+        ways: list[tuple[float, str, Callable[[], Outcome]]] = [
+            (0.03, "cut", lambda: conversing.cut(conversing.text("I am about to "))),
+            (0.06, "half", lambda: conversing.cut(half)),
+            (0.08, "pause", lambda: conversing.paused("I look something up.")),
+            (0.09, "refuse", conversing.refuses),
+        ]
+        for share, name, way in ways:
+            if luck < share:
+                self.attempts[name] += 1
+                return way()
+        if luck < 0.10:
+            self.attempts["circle"] += 1
+            self.circling[workflow] = 4
+        return None
 
     def _obey(self, workflow: str, content: Any) -> Outcome:
         calls: list[Use] = [(INBOX, {})]
         text = "I read my mail."
         for block in content if isinstance(content, list) else []:
+            if block.get("type") != "tool_result":
+                continue
             if block.get("is_error"):
                 calls += self._insist(workflow, block["tool_use_id"])
                 continue
@@ -185,6 +222,13 @@ class Obedient:
         return ok({"type": "message", "role": "assistant", "content": content, "stop_reason": "tool_use"})
 
 
+def _told(request: ModelRequest) -> Any:
+    """What it was told last: a note of the engine's stands behind the results."""
+    last = [json.loads(body) for body in request.messages[-2:]]
+    noted = len(last) > 1 and isinstance(last[1]["content"], str) and last[0]["role"] == "user"
+    return last[0]["content"] if noted else last[-1]["content"]
+
+
 # --- what is done --------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +248,7 @@ class Bank:
             return not_sent()
         workflow = request.headers["Surefoot-Workflow"]
         if request.tool.name == "inbox":
-            return ok(self.mallory.orders(workflow))
+            return ok(self.mallory.orders(workflow) if not request.arguments else {"mail": "none"})
         luck = self.dice.random()
         if luck < 0.05:
             return refused(422)

@@ -56,10 +56,11 @@ ASSIGNED = {
 """Attributes of other rooms that may be assigned, as path::name, each with its reason."""
 
 WORKING_COPIES = {
+    "app/domain/accounts.py::Account": "a row loaded under the lock, for one decision to work on",
     "app/domain/aggregate.py": "rows loaded under the lock, for one decision to work on",
+    "app/domain/changes.py::Transition": "built by the draft, then only read",
     "app/domain/definition": "what is gathered while one document is checked, in one pass",
     "app/domain/reads.py::Reads": "collected fact by fact",
-    "app/domain/transition.py::Transition": "built by the draft, then only read",
 }
 """Dataclasses of the domain that are not frozen, as folder, path or path::class, each with its reason."""
 

@@ -64,3 +64,27 @@ def test_odd_counts_cost_an_unknown_amount_and_raise_nothing() -> None:
 
     assert usage is not None
     assert (usage.input_tokens, usage.cost_microusd) == (0, None)
+
+
+# --- the worst case that a budget pins ---
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5"])
+@pytest.mark.parametrize("read", [1, 100_000, 100_001, 900_000])
+@pytest.mark.parametrize("kind", ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"])
+@pytest.mark.parametrize("geo", [None, "us"])
+def test_rate_is_never_less_than_what_an_answer_costs(model: str, read: int, kind: str, geo: str | None) -> None:
+    usage = {"input_tokens": 0, kind: read, "output_tokens": 4_096} | ({} if geo is None else {"inference_geo": geo})
+
+    billed, rate = prices.usage_of(_message(model, **usage)), prices.rate_of(model)
+
+    assert billed is not None
+    assert billed.cost_microusd is not None
+    assert rate is not None
+    assert rate.version == billed.price_version
+    assert rate.cost(input=read, output=4_096) >= billed.cost_microusd
+
+
+@pytest.mark.parametrize("model", ["claude-unheard-of", ""])
+def test_model_without_a_price_has_no_rate(model: str) -> None:
+    assert prices.rate_of(model) is None

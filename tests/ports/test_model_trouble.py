@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.domain import bodies
 from app.domain.states import AttemptOutcome, FailureKind
 from app.embedded import wire
 from app.embedded.wire import Hangup, Reply, Request
@@ -133,12 +134,21 @@ async def test_answer_that_breaks_after_its_stop_reason_is_kept_as_half_an_answe
     assert json.loads(outcome.evidence.body)["stop_reason"] is None
 
 
-async def test_answer_with_text_that_is_no_unicode_is_unknown() -> None:
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("lone \ud800 surrogate", "half a surrogate pair"), ("a \x00 NUL", "NUL")],
+    ids=["surrogate", "nul"],
+)
+async def test_answer_that_no_row_can_hold_is_handed_over_as_it_came(text: str, reason: str) -> None:
     async with serving() as (_, model):
-        outcome = await send(model, scripted(text="lone \ud800 surrogate"))
+        outcome = await send(model, scripted(text=text))
 
-    assert outcome.certainty is AttemptOutcome.UNKNOWN
-    assert kind_of(outcome) is FailureKind.NETWORK
+    assert outcome.certainty is AttemptOutcome.SUCCEEDED
+    assert outcome.evidence is not None
+    assert json.loads(outcome.evidence.body)["content"][0]["text"] == text
+    read = bodies.read_body(outcome.evidence.body, outcome.evidence.media_type, truncated=False)
+    assert read["opaque"] is True
+    assert "/content/0/text" in read["reason"]
 
 
 async def test_stalled_answer_ends_at_the_deadline_as_unknown() -> None:

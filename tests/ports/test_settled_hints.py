@@ -64,12 +64,12 @@ async def test_held_requests_hear_together_when_they_watch_the_same_workflow(
         with hints.watching(workflow) as second:
             await _subscribed(valkey)
             bell.tell_settled([workflow])
-            await asyncio.wait_for(second.wait(), PATIENCE)
+            assert await asyncio.wait_for(second.wait(), PATIENCE)
         first.clear()
 
         bell.tell_settled([workflow])
 
-        await asyncio.wait_for(first.wait(), PATIENCE)
+        assert await asyncio.wait_for(first.wait(), PATIENCE)
 
 
 async def test_held_request_hears_again_when_redis_was_away(
@@ -84,6 +84,8 @@ async def test_held_request_hears_again_when_redis_was_away(
 
         await _tell_until_heard(bell, workflow, settled)
 
+        assert settled.is_set()
+
 
 async def test_held_request_hears_nothing_when_the_message_is_no_id(
     bell: RedisBell, hints: SettledHints, valkey: EmbeddedValkey
@@ -97,7 +99,7 @@ async def test_held_request_hears_nothing_when_the_message_is_no_id(
 
         bell.tell_settled([workflow])
 
-        await asyncio.wait_for(settled.wait(), PATIENCE)
+        assert await asyncio.wait_for(settled.wait(), PATIENCE)
 
 
 async def _tell_until_heard(bell: RedisBell, workflow: UUID, settled: asyncio.Event) -> None:

@@ -244,7 +244,9 @@ async def test_worker_begins_its_lease_when_the_database_comes_late(empty_databa
 
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(
-            "CREATE TABLE calls (id uuid, attempt_id uuid, state text);"
+            "CREATE TABLE calls (id uuid, attempt_id uuid, state text, kind text, workflow_id uuid, step text);"
+            "CREATE TABLE workflows (id uuid, status text);"
+            "CREATE TABLE steps (workflow_id uuid, path text, counters jsonb);"
             "CREATE TABLE workers (id uuid PRIMARY KEY, name text, host text, boot_id text, pid int, slots int,"
             " engine_version int, started_at timestamptz, beat_at timestamptz, lease_until timestamptz,"
             " lost_at timestamptz, stopped_at timestamptz)"

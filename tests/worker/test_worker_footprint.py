@@ -17,7 +17,17 @@ def test_worker_loads_neither_the_migrations_nor_the_model_sdk_when_it_is_import
     loaded = loaded_after("import worker.main")
 
     assert "celery" in loaded
-    assert loaded.isdisjoint({"alembic", "mako", "anthropic", "genai_prices"})
+    assert loaded.isdisjoint({"alembic", "mako", "anthropic", "genai_prices", "mcp", "mcp_types"})
+
+
+def test_worker_with_all_its_tools_loads_no_mcp_sdk_before_it_calls_an_mcp_tool() -> None:
+    loaded = loaded_after(
+        "from app.bootstrap import build_services\nfrom app.settings import Settings\n"
+        "build_services(Settings(database_url='postgresql://x', redis_url='redis://x'), worker_name='w.1')"
+    )
+
+    assert "structlog" in loaded
+    assert loaded.isdisjoint({"mcp", "mcp_types", "jsonschema", "starlette"})
 
 
 def test_model_port_loads_no_sdk_when_it_is_warmed_without_a_key() -> None:

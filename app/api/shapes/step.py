@@ -96,7 +96,24 @@ class Call(Shape):
     attempt_list: list[Attempt]
 
 
+class PartialAnswer(Shape):
+    """What a model has written so far of an answer that is not there yet. Shown while it lasts, kept nowhere."""
+
+    call: str
+    attempt: int
+    characters: int
+    """Of its text, all of it."""
+    thought: int
+    """Characters of its thinking, which is not shown."""
+    text: str
+    """The last 2,000 characters at most."""
+    tools: list[str]
+    """The tools that it has begun to ask for, as the model names them; none is called before the answer is whole."""
+
+
 class StepDetail(Step):
+    partial: PartialAnswer | None
+    """Of the model call that is open, if it has begun to write and anybody can tell (it goes through Redis)."""
     call_list: list[Call]
 
 
@@ -130,10 +147,17 @@ def step_shape(row: Row, *, headline: str, needs: Sequence[str], attempts: int) 
 
 
 def step_detail(
-    row: Row, *, headline: str, needs: Sequence[str], calls: Sequence[Row], attempts: Mapping[UUID, Sequence[Row]]
+    row: Row,
+    *,
+    headline: str,
+    needs: Sequence[str],
+    calls: Sequence[Row],
+    attempts: Mapping[UUID, Sequence[Row]],
+    partial: PartialAnswer | None = None,
 ) -> StepDetail:
     return StepDetail(
         **_step_fields(row, headline=headline, needs=needs, attempts=sum(call["attempts"] for call in calls)),
+        partial=partial,
         call_list=[call_shape(call, attempts=attempts[call["id"]]) for call in calls],
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Literal
 
+from app.api.shapes.budget import Budget, budgets_of
 from app.api.shapes.values import JSON, Shape, workflow_path
 from app.domain import amounts, ids
 from app.domain.states import CallState, HeldReason, Undo, WorkflowStatus
@@ -111,6 +112,8 @@ class WorkflowItem(Shape):
     waiting_on: list[WaitingOn]
     progress: Progress
     cost: Cost
+    budget: list[Budget] | None
+    """Its own and those of its steps; null if it has none."""
     effects: EffectCounts
     webhook: WebhookShape | None
     deadline_at: datetime
@@ -130,12 +133,16 @@ class Workflow(WorkflowItem):
     output: JSON
 
 
-def workflow_shape(row: Row, *, headline: str, waits: Waits, symptoms: Sequence[str]) -> Workflow:
-    item = workflow_item(row, headline=headline, waits=waits, symptoms=symptoms)
+def workflow_shape(
+    row: Row, *, headline: str, waits: Waits, symptoms: Sequence[str], budgets: Sequence[Row] = ()
+) -> Workflow:
+    item = workflow_item(row, headline=headline, waits=waits, symptoms=symptoms, budgets=budgets)
     return Workflow(**dict(item), input=row["input"], output=row["output"])
 
 
-def workflow_item(row: Row, *, headline: str, waits: Waits, symptoms: Sequence[str]) -> WorkflowItem:
+def workflow_item(
+    row: Row, *, headline: str, waits: Waits, symptoms: Sequence[str], budgets: Sequence[Row] = ()
+) -> WorkflowItem:
     status = WorkflowStatus(row["status"])
     return WorkflowItem(
         id=ids.encode("wf", row["id"]),
@@ -155,6 +162,7 @@ def workflow_item(row: Row, *, headline: str, waits: Waits, symptoms: Sequence[s
             input_tokens=row["input_tokens"],
             output_tokens=row["output_tokens"],
         ),
+        budget=budgets_of(row, budgets),
         effects=EffectCounts(
             done=row["effects_done"],
             unknown=row["doubts"] + sum(call["asking"] is not None for call in waits.pending),

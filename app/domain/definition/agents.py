@@ -18,6 +18,8 @@ from app.domain.templates import is_dynamic
 
 EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")
 """As the Messages API knows them."""
+FINISH: Final = ("fail", "gracefully")
+"""What an agent does at a limit; the first is the default."""
 MOST_TOOLS: Final = 128
 """More tools than a model can choose among; the API's own bound is near."""
 MOST_TOKENS: Final = 1_000_000
@@ -31,15 +33,58 @@ def check_agent(
     pointer: str,
     *,
     tools: Mapping[str, JSON],
+    servers: Mapping[str, JSON],
+    findings: Findings,
+    catalogue: Catalogue,
+    defaults: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """An agent → the plan's form of it, with the definition's `defaults` under what it says itself. `servers`: MCP
+    servers whose tools are not known yet; what names them stays as it is written until they are."""
+    own = _written(value, pointer, tools=tools, servers=servers, findings=findings, catalogue=catalogue)
+    under = defaults or {}
+    if "alias" not in own and "alias" not in under and isinstance(value, dict) and value.get("model") is None:
+        fix = f"Write model: {next(iter(catalogue.models), 'a full model id')}"
+        findings.fault("missing_key", pointer, "An agent says which model.", fix)
+    return {
+        "name": name,
+        "model": None,
+        "alias": None,
+        "instructions": None,
+        "tools": [],
+        "max_tokens": catalogue.max_tokens,
+        "effort": None,
+        "max_turns": catalogue.max_turns,
+        "finish": FINISH[0],
+        **under,
+        **own,
+    }
+
+
+def check_defaults(
+    value: JSON,
+    pointer: str,
+    *,
+    tools: Mapping[str, JSON],
+    servers: Mapping[str, JSON],
     findings: Findings,
     catalogue: Catalogue,
 ) -> dict[str, Any]:
-    """An agent → the plan's form of it."""
+    """What every agent says that does not say otherwise (`defaults.agent`)."""
+    return _written(value, pointer, tools=tools, servers=servers, findings=findings, catalogue=catalogue)
+
+
+def _written(
+    value: JSON,
+    pointer: str,
+    *,
+    tools: Mapping[str, JSON],
+    servers: Mapping[str, JSON],
+    findings: Findings,
+    catalogue: Catalogue,
+) -> dict[str, Any]:
+    """Only what was said, in the plan's form."""
     agent = findings.keys(value, vocabulary.AGENT, pointer)
     alias = findings.text(agent, "model", pointer)
-    if agent.get("model") is None and isinstance(value, dict):
-        fix = f"Write model: {next(iter(catalogue.models), 'a full model id')}"
-        findings.fault("missing_key", pointer, "An agent says which model.", fix)
     instructions = findings.text(agent, "instructions", pointer)
     if is_dynamic(instructions):
         findings.fault(
@@ -48,19 +93,22 @@ def check_agent(
             "Instructions are the same for every workflow; expressions are not evaluated in them.",
             "Put what changes into the prompt.",
         )
-    return {
-        "name": name,
-        "model": None if alias is None else _model(alias, f"{pointer}/model", findings, catalogue),
+    listed = _tools(agent.get("tools"), f"{pointer}/tools", tools, servers, findings)
+    said = {
+        "model": None if alias is None else model_id(alias, f"{pointer}/model", findings, catalogue),
         "alias": alias,
         "instructions": instructions,
-        "tools": _tools(agent.get("tools"), f"{pointer}/tools", tools, findings),
-        "max_tokens": findings.whole(agent, "max_tokens", pointer, most=MOST_TOKENS) or catalogue.max_tokens,
+        "tools": None if agent.get("tools") is None else listed,
+        "max_tokens": findings.whole(agent, "max_tokens", pointer, most=MOST_TOKENS),
         "effort": findings.choice(agent, "effort", pointer, EFFORTS),
-        "max_turns": findings.whole(agent, "max_turns", pointer, most=catalogue.max_turns) or catalogue.max_turns,
+        "max_turns": findings.whole(agent, "max_turns", pointer, most=catalogue.max_turns),
+        "finish": findings.choice(agent, "finish", pointer, FINISH),
     }
+    return {key: item for key, item in said.items() if item is not None}
 
 
-def _model(alias: str, pointer: str, findings: Findings, catalogue: Catalogue) -> str:
+def model_id(alias: str, pointer: str, findings: Findings, catalogue: Catalogue) -> str:
+    """The provider's id that `alias` stands for now, or a full id as it is."""
     known = catalogue.models.get(alias)
     if known is not None:
         return known
@@ -79,7 +127,9 @@ def _model(alias: str, pointer: str, findings: Findings, catalogue: Catalogue) -
     return alias
 
 
-def _tools(value: JSON, pointer: str, known: Mapping[str, JSON], findings: Findings) -> list[str]:
+def _tools(
+    value: JSON, pointer: str, known: Mapping[str, JSON], servers: Mapping[str, JSON], findings: Findings
+) -> list[str]:
     if value is None:
         return []
     if not isinstance(value, list):
@@ -92,6 +142,8 @@ def _tools(value: JSON, pointer: str, known: Mapping[str, JSON], findings: Findi
             findings.wrong_type(where, "a tool is named by its text", entry, "Declare it under tools: and name it.")
             continue
         found = _matching(entry, known)
+        if entry not in found and any(entry.startswith(f"{server}.") for server in servers):
+            found = [*found, entry]
         if not found:
             unknown_tool(entry, where, known, findings)
         names.extend(name for name in found if name not in names)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from app.domain.faults import Fault
 from app.domain.outcomes import JSON
+from app.domain.rates import Rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,10 @@ class Catalogue:
     """Name → declaration, as registered."""
     models: Mapping[str, str] = field(default_factory=dict)
     """Alias → model id."""
+    rate_of: Callable[[str], Rate | None] | None = None
+    """Model id → what its tokens cost at most; None if nobody knows. Asked only for budgets in money."""
+    priced: bool = False
+    """The submission brings a budget in money: every agent's model needs a price."""
     tool_timeout: float = 30.0
     model_timeout: float = 600.0
     settle_factor: float = 2.0

@@ -15,8 +15,22 @@ from dataclasses import replace
 from typing import Any, Final
 
 from app.domain.canonical import document_digest
-from app.domain.definition import agents, graph, limits, linking, retrying, seen, steps, tools, vocabulary
+from app.domain.definition import (
+    agents,
+    budgeting,
+    defaulting,
+    graph,
+    limits,
+    linking,
+    retrying,
+    seen,
+    servers,
+    steps,
+    tools,
+    vocabulary,
+)
 from app.domain.definition.catalogue import Catalogue, Checked
+from app.domain.definition.defaulting import Defaults
 from app.domain.definition.findings import Findings, shown
 from app.domain.definition.kinds import Context
 from app.domain.definition.steps import Judged
@@ -61,7 +75,10 @@ def check_declaration(name: str, declaration: JSON, *, catalogue: Catalogue) -> 
     if shape:
         return tuple(shape[:10])
     findings = Findings(lines={})
-    tools.check_tool(name, declaration, "", findings=findings, catalogue=catalogue)
+    if servers.is_server(declaration):
+        servers.check_server(name, declaration, "", findings=findings, catalogue=catalogue)
+    else:
+        tools.check_tool(name, declaration, "", findings=findings, catalogue=catalogue)
     return _sorted(findings.faults)
 
 
@@ -85,10 +102,27 @@ class _Check:
     def run(self) -> dict[str, Any]:
         name = self._name()
         input_schema = self._input()
-        usable, own = self._tools()
-        context = Context(findings=self.findings, catalogue=self.catalogue, tools=usable, agents=self._agents(usable))
+        usable, own, unlisted = self._tools()
+        defaults = defaulting.check_defaults(
+            self.document.get("defaults"),
+            tools=usable,
+            servers=unlisted,
+            findings=self.findings,
+            catalogue=self.catalogue,
+        )
+        context = Context(
+            findings=self.findings,
+            catalogue=self.catalogue,
+            tools=usable,
+            agents=self._agents(usable, unlisted, defaults),
+            servers=unlisted,
+            defaults=defaults,
+        )
         judged, needs = self._steps(context, input_schema)
         output = self._output(judged, input_schema)
+        budget = budgeting.check_budget(self.document.get("budget"), "/budget", self.findings, whole=True)
+        rates = budgeting.check_rates(budget, judged.values(), defaults.retry, self.findings, self.catalogue)
+        asked = servers.carried(judged.values(), unlisted, known=usable)  # notes on each step which it needs
         return {
             "name": name,
             "description": self.findings.text(self.document, "description", ""),
@@ -98,11 +132,15 @@ class _Check:
             "tool_timeout_ms": round(self.catalogue.tool_timeout * 1000),
             "model_timeout_ms": round(self.catalogue.model_timeout * 1000),
             "recovery": retrying.defaults_body(),
+            "retry_defaults": dict(defaults.retry),
             "compensate_on": self._compensate_on(),
             "on_failure": self.findings.choice(self.document, "on_failure", "", ON_FAILURE) or "compensate",
             "tools": linking.carried_tools(judged.values(), own, usable, input_schema, self.findings),
             "steps": [{**step.body, "needs": sorted(needs[step.id])} for step in judged.values()],
             "output": output,
+            "budget": budget,
+            "rates": rates,
+            **asked,
         }
 
     def _name(self) -> str | None:
@@ -158,31 +196,47 @@ class _Check:
             self.findings.fault(fault.code, f"/input{fault.pointer}", fault.detail, fault.fix)
         return None if faults else expand(schema)
 
-    def _tools(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        """Every usable tool, and the names of those declared here (they hide registered ones), in their order."""
+    def _tools(self) -> tuple[dict[str, dict[str, Any]], list[str], dict[str, dict[str, Any]]]:
+        """Every usable tool; the names of those declared here (they hide registered ones), in their order; and the MCP
+        servers whose tools are not known before they are asked."""
         declared = self.document.get("tools")
         own: dict[str, dict[str, Any]] = {}
+        found: dict[str, dict[str, Any]] = {}
         if isinstance(declared, dict):
             for name, value in declared.items():
-                pointer = f"/tools/{escape(name)}"
-                own[name] = tools.check_tool(name, value, pointer, findings=self.findings, catalogue=self.catalogue)
+                pointer, catalogue = f"/tools/{escape(name)}", self.catalogue
+                if servers.is_server(value):
+                    found[name] = servers.check_server(
+                        name, value, pointer, findings=self.findings, catalogue=catalogue
+                    )
+                else:
+                    own[name] = tools.check_tool(name, value, pointer, findings=self.findings, catalogue=catalogue)
         elif declared is not None:
             fix = "Write tools: {calendar.free_busy: {…}}"
             self.findings.wrong_type("/tools", "`tools` is a map from name to declaration", declared, fix)
-        registered = {
-            name: tool
-            for name, value in self.catalogue.tools.items()
-            if name not in own and (tool := self._registered(name, value)) is not None
-        }
-        return {**registered, **own}, list(own)
+        registered: dict[str, dict[str, Any]] = {}
+        for name, value in self.catalogue.tools.items():
+            if name not in own and name not in found:
+                self._registered(name, value, registered, found)
+        listed = [] if self.findings.faults else [each for each in found.values() if each["listed"] is not None]
+        of_servers = {name: tool for server in listed for name, tool in servers.expand(server).items()}
+        unlisted = {name: server for name, server in found.items() if server["listed"] is None}
+        return {**registered, **of_servers, **own}, list(own), unlisted
 
-    def _registered(self, name: str, declaration: JSON) -> dict[str, Any] | None:
-        """A registered tool in the plan's form; None if this version cannot carry it out (then nobody can use it)."""
+    def _registered(
+        self, name: str, declaration: JSON, plain: dict[str, dict[str, Any]], found: dict[str, dict[str, Any]]
+    ) -> None:
+        """A registered tool in the plan's form; left out if this version cannot carry it out (nobody can use it)."""
         findings = Findings(lines={})
-        tool = tools.check_tool(name, declaration, "", findings=findings, catalogue=self.catalogue)
-        return None if findings.faults else tool
+        is_server = servers.is_server(declaration)
+        judge = servers.check_server if is_server else tools.check_tool
+        tool = judge(name, declaration, "", findings=findings, catalogue=self.catalogue)
+        if not findings.faults:
+            (found if is_server else plain)[name] = tool
 
-    def _agents(self, usable: Mapping[str, JSON]) -> dict[str, dict[str, Any]]:
+    def _agents(
+        self, usable: Mapping[str, JSON], unlisted: Mapping[str, dict[str, Any]], defaults: Defaults
+    ) -> dict[str, dict[str, Any]]:
         declared = self.document.get("agents")
         if declared is None:
             return {}
@@ -196,8 +250,10 @@ class _Check:
                 value,
                 f"/agents/{escape(name)}",
                 tools=usable,
+                servers=unlisted,
                 findings=self.findings,
                 catalogue=self.catalogue,
+                defaults=defaults.agent,
             )
             for name, value in declared.items()
         }

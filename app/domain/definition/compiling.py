@@ -10,15 +10,19 @@ from datetime import timedelta
 from typing import Any
 
 from app.domain.canonical import digest, document_digest
-from app.domain.definition import retrying, seen
+from app.domain.definition import budgeting, retrying, seen
 from app.domain.definition.checking import BODY_FORMAT
+from app.domain.definition.tools import ANSWER_SEES
 from app.domain.expressions import compile_expression
 from app.domain.outcomes import JSON
 from app.domain.plan import Agent, Approval, Compensation, HttpTool, Plan, Probe, PythonTool, RetryPolicy, Step, Tool
+from app.domain.rates import Rate
+from app.domain.servers import McpServer, McpTool
 from app.domain.states import EffectClass, FailureKind, StepKind
 from app.domain.templates import Template, compile_template
 
 _CONFIGURED = frozenset({"arguments", "secrets"})
+_SECRETS = frozenset({"secrets"})
 
 
 class UnknownPlanFormat(ValueError):
@@ -29,13 +33,15 @@ def compile_plan(body: Mapping[str, JSON]) -> Plan:
     """The plan of a checked body. The same body gives an equal plan in every process."""
     if body.get("format") != BODY_FORMAT:
         raise UnknownPlanFormat(f"plan format {body.get('format')!r}, this release reads {BODY_FORMAT}")
-    tools = {name: _tool(tool) for name, tool in body["tools"].items()}
+    known: dict[str, McpServer] = {}
+    tools = {name: _tool(tool, known) for name, tool in body["tools"].items()}
+    servers = {name: server_of(name, server["place"], server["timeout_ms"]) for name, server in _waiting(body).items()}
     dependents: dict[str, list[str]] = {step["id"]: [] for step in body["steps"]}
     for step in body["steps"]:
         for need in step["needs"]:
             dependents[need].append(step["id"])
     # Most steps say nothing about retries: they share one table.
-    plain = retrying.merge(body["recovery"], {})
+    plain = retrying.merge(body["recovery"], {}, under=body.get("retry_defaults"))
     return Plan(
         digest=document_digest(body),
         name=body["name"],
@@ -50,7 +56,9 @@ def compile_plan(body: Mapping[str, JSON]) -> Plan:
                 body,
                 tools,
                 after=tuple(dependents[step["id"]]),
-                retry=retrying.merge(body["recovery"], step["retry"]) if step["retry"] else plain,
+                retry=retrying.merge(body["recovery"], step["retry"], under=body.get("retry_defaults"))
+                if step["retry"]
+                else plain,
             )
             for step in body["steps"]
         },
@@ -58,7 +66,16 @@ def compile_plan(body: Mapping[str, JSON]) -> Plan:
         deadline=_duration(body["deadline_ms"]),
         compensate_on=frozenset(body["compensate_on"]),
         on_failure=body["on_failure"],
+        servers=servers,
+        body=body if servers else None,
+        budget=budgeting.limits_of(body.get("budget")),
+        rates={model: Rate.from_json(rate) for model, rate in (body.get("rates") or {}).items()},
     )
+
+
+def _waiting(body: Mapping[str, JSON]) -> Mapping[str, Any]:
+    """MCP servers whose lists are not known yet."""
+    return body.get("servers") or {}
 
 
 def _step(
@@ -71,7 +88,8 @@ def _step(
 ) -> Step:
     kind = StepKind(step["kind"])
     names = seen.ITEM_SEES if step["for_each"] is not None else seen.WORKFLOW_SEES
-    tool = tools[step["tool"]] if kind is StepKind.TOOL else None
+    # None while the list of its MCP server is not known.
+    tool = tools.get(step["tool"]) if kind is StepKind.TOOL else None
     own_undo = _compensation(step.get("compensate"))
     return Step(
         id=step["id"],
@@ -99,6 +117,9 @@ def _step(
         on_unknown_outcome=step.get("on_unknown_outcome"),
         compensate=tool.compensate if tool is not None and own_undo is None else own_undo,
         pivot=step["pivot"],
+        servers=tuple(step.get("servers") or ()),
+        missing=tuple(step.get("missing") or ()),
+        budget=budgeting.limits_of(step.get("budget")),
     )
 
 
@@ -109,13 +130,16 @@ def _call_timeout(kind: StepKind, tool: Tool | None, body: Mapping[str, JSON]) -
     return _duration(body["model_timeout_ms" if kind is StepKind.AGENT else "tool_timeout_ms"])
 
 
-def _tool(tool: dict[str, Any]) -> Tool:
+def _tool(tool: dict[str, Any], known: dict[str, McpServer]) -> Tool:
+    """`known`: MCP servers of tools before it, so that those of one share it."""
     return Tool(
         name=tool["name"],
         description=tool["description"],
         input_schema=tool["input_schema"],
         http=_http(tool.get("http")),
         python=None if tool.get("python") is None else PythonTool(**tool["python"]),
+        mcp=None if tool.get("mcp") is None else _mcp(tool["mcp"], known),
+        max_output=tool.get("max_output"),
         effect=EffectClass(tool["effect"]),
         key_header=tool["key_header"],
         key_argument=tool["key_argument"],
@@ -150,6 +174,27 @@ def _http(http: dict[str, Any] | None) -> HttpTool | None:
         path=None if path is None else {name: _required(value, _CONFIGURED) for name, value in path.items()},
         query=_template(http["query"], _CONFIGURED),
         body=_template(http["body"], _CONFIGURED),
+        output=_template(http.get("output"), ANSWER_SEES),
+    )
+
+
+def _mcp(mcp: dict[str, Any], known: dict[str, McpServer]) -> McpTool:
+    name = mcp["server"]
+    if name not in known:
+        known[name] = server_of(name, mcp, mcp["timeout_ms"])
+    return McpTool(server=known[name], definition=mcp["definition"], sha256=mcp["sha256"])
+
+
+def server_of(name: str, place: dict[str, Any], timeout_ms: int) -> McpServer:
+    """Where an MCP server is, of the checked form of its declaration."""
+    command, url = place.get("command"), place.get("url")
+    return McpServer(
+        name=name,
+        timeout=_duration(timeout_ms),
+        command=None if command is None else tuple(command),
+        environment={key: _required(value, _SECRETS) for key, value in (place.get("env") or {}).items()},
+        url=_template(url, _SECRETS),
+        headers={key: _required(value, _SECRETS) for key, value in (place.get("headers") or {}).items()},
     )
 
 
@@ -181,6 +226,7 @@ def _agent(agent: dict[str, Any]) -> Agent:
         max_tokens=agent["max_tokens"],
         effort=agent["effort"],
         max_turns=agent["max_turns"],
+        finish=agent.get("finish") or "fail",
     )
 
 

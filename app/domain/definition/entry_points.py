@@ -23,6 +23,8 @@ _SPELLING: Final = re.compile(
     r"(?P<distribution>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?):(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})"
 )
 """A project name as packaging's core metadata wants it, and an entry point's name of the recommended letters."""
+ISOLATE: Final = ("process", "never")
+"""`process`: each call in a process of its own, which can be stopped and whose death is its own."""
 _SEPARATORS: Final = re.compile(r"[-_.]+")
 
 _OF_HTTP: Final[Mapping[str, str]] = {
@@ -43,7 +45,11 @@ def check_python(
 
     `schema`: the full `input_schema`, None if it takes anything.
     """
+    isolate = findings.choice(tool, "isolate", pointer, ISOLATE)
     if tool.get("python") is None:
+        if tool.get("isolate") is not None:
+            detail = "`isolate` belongs to python tools: they alone run inside a worker."
+            findings.fault("misplaced_key", f"{pointer}/isolate", detail, "Remove it.")
         return None
     if tool.get("http") is not None:
         detail = "A tool is in one place: `http` and `python` are both there."
@@ -63,7 +69,8 @@ def check_python(
                 "Write python: acme-tools:shout, for what acme-tools declares in the group surefoot.tools.",
             )
         return None
-    return {"distribution": normalised(spelling["distribution"]), "name": spelling["name"]}
+    where = {"distribution": normalised(spelling["distribution"]), "name": spelling["name"]}
+    return {**where, "isolate": True} if isolate == "process" else where
 
 
 def normalised(distribution: str) -> str:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from app.domain.definition import agents, arguments, compensations, seen, vocabulary
+from app.domain.definition import agents, arguments, compensations, seen, servers, vocabulary
 from app.domain.definition.catalogue import Catalogue
 from app.domain.definition.consent import APPROVER
+from app.domain.definition.defaulting import Defaults
 from app.domain.definition.findings import Findings, shown
 from app.domain.definition.seen import Reference
 from app.domain.outcomes import JSON
@@ -27,6 +28,7 @@ _BELONGS: Final = {
     "prompt": ("agent",),
     "output_schema": ("agent",),
     "retry": ("tool", "agent"),
+    "budget": ("tool", "agent"),
     "compensate": ("tool",),
     "on_unknown_outcome": ("tool",),
 }
@@ -47,6 +49,9 @@ class Context:
     tools: Mapping[str, dict[str, Any]]
     """Every usable tool, normalised: those of the document over the registered ones."""
     agents: Mapping[str, dict[str, Any]]
+    servers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """MCP servers whose tools are not known before they are asked."""
+    defaults: Defaults = field(default_factory=Defaults)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -115,7 +120,7 @@ def _tool(step: Mapping[str, JSON], pointer: str, names: frozenset[str], context
         findings.wrong_type(f"{pointer}/tool", "`tool` names a tool", name, "Declare it under tools: and name it here.")
     elif name in context.tools:
         tool = context.tools[name]
-    else:
+    elif servers.server_of(name, context.servers) is None or name.endswith("*"):
         agents.unknown_tool(name, f"{pointer}/tool", context.tools, findings)
     given = step.get("with")
     references = [] if given is None else seen.in_template(given, names, f"{pointer}/with", findings)
@@ -199,7 +204,14 @@ def _agent(step: Mapping[str, JSON], pointer: str, names: frozenset[str], contex
             findings.fault("unknown_agent", f"{pointer}/agent", f"There is no agent `{shown(value)}`.{hint}", fix)
     elif isinstance(value, dict):
         agent = agents.check_agent(
-            step_id, value, f"{pointer}/agent", tools=context.tools, findings=findings, catalogue=context.catalogue
+            step_id,
+            value,
+            f"{pointer}/agent",
+            tools=context.tools,
+            servers=context.servers,
+            findings=findings,
+            catalogue=context.catalogue,
+            defaults=context.defaults.agent,
         )
     else:
         fix = "Write agent: {model: fast}"

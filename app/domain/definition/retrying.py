@@ -9,24 +9,36 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from app.domain.definition import vocabulary
+from app.domain.definition import agents, vocabulary
+from app.domain.definition.catalogue import Catalogue
 from app.domain.definition.findings import Findings, shown
 from app.domain.durations import milliseconds
 from app.domain.outcomes import JSON
 from app.domain.plan import RetryPolicy
 from app.domain.recovery_defaults import FORMAT_REMINDER, GROUPS, RECOVERY_DEFAULTS, RETRYABLE, rules_for
+from app.domain.recovery_table import TABLE
 from app.domain.schemas import escape
 from app.domain.states import FailureKind
 
 MOST_RETRIES: Final = 10_000
 LARGEST_FACTOR: Final = 100
 
+LEAST_IN_A_ROW: Final = 2
+"""Once is not in a row."""
+
 _REPAIRABLE: Final = GROUPS["malformed_output"]
+_SWITCHING: Final = frozenset(row.kind for row in TABLE.values() if row.switches)
+_IN_A_ROW: Final = frozenset(row.kind for row in TABLE.values() if row.after is not None)
+_ONLY: Final = {"repair": _REPAIRABLE, "after": _IN_A_ROW, "switch_model": _SWITCHING, "switch_alias": _SWITCHING}
+"""Words of a policy → the kinds that know them."""
 _WORDS: Final = tuple(dict.fromkeys([*(kind.value for kind in RECOVERY_DEFAULTS if kind in RETRYABLE), *GROUPS]))
 
 
-def check_retry(value: JSON, pointer: str, findings: Findings) -> dict[str, Any]:
-    """The `retry` of a step → key → normalised policy (only what was written, durations in ms, and its line)."""
+def check_retry(
+    value: JSON, pointer: str, findings: Findings, *, catalogue: Catalogue, agent: bool = True
+) -> dict[str, Any]:
+    """The `retry` of a step, or of `defaults` → key → normalised policy (only what was written, durations in ms, model
+    aliases resolved, and its line). `agent`: whether there is a model that could be switched."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -37,7 +49,7 @@ def check_retry(value: JSON, pointer: str, findings: Findings) -> dict[str, Any]
     for key, policy in value.items():
         where = f"{pointer}/{escape(key)}"
         if _known(key, where, findings):
-            policies[key] = _policy(key, policy, where, findings)
+            policies[key] = _policy(key, policy, where, findings, catalogue=catalogue, agent=agent)
     return policies
 
 
@@ -68,7 +80,9 @@ def _known(key: str, where: str, findings: Findings) -> bool:
     return False
 
 
-def _policy(key: str, value: JSON, pointer: str, findings: Findings) -> dict[str, Any]:
+def _policy(
+    key: str, value: JSON, pointer: str, findings: Findings, *, catalogue: Catalogue, agent: bool
+) -> dict[str, Any]:
     policy = findings.keys(value, vocabulary.POLICY, pointer)
     backoff: dict[str, Any] = {}
     if policy.get("backoff") is not None:
@@ -88,9 +102,49 @@ def _policy(key: str, value: JSON, pointer: str, findings: Findings) -> dict[str
         "factor": _factor(backoff, f"{pointer}/backoff", findings),
         "cap_ms": findings.duration(backoff, "max", f"{pointer}/backoff"),
         "repair": repair,
+        "after": _after(key, policy, pointer, kinds, findings),
         "line": findings.line(pointer),
+        **_switch(key, policy, pointer, kinds, findings, catalogue=catalogue, agent=agent),
     }
     return {name: item for name, item in written.items() if item is not None}
+
+
+def _after(
+    key: str, policy: Mapping[str, JSON], pointer: str, kinds: frozenset[FailureKind], findings: Findings
+) -> int | None:
+    if policy.get("after") is not None and not kinds & _IN_A_ROW:
+        findings.fault(
+            "misplaced_key",
+            f"{pointer}/after",
+            f"`after` has no meaning for `{key}`: what is done about it is done at once.",
+            f"Put it under {' or '.join(sorted(kind.value for kind in _IN_A_ROW))}.",
+        )
+    return findings.whole(policy, "after", pointer, least=LEAST_IN_A_ROW, most=MOST_RETRIES)
+
+
+def _switch(
+    key: str,
+    policy: Mapping[str, JSON],
+    pointer: str,
+    kinds: frozenset[FailureKind],
+    findings: Findings,
+    *,
+    catalogue: Catalogue,
+    agent: bool,
+) -> dict[str, Any]:
+    """The model that goes on, resolved like an agent's: a later change of settings changes no accepted workflow."""
+    where = f"{pointer}/switch_model"
+    alias = findings.text(policy, "switch_model", pointer)
+    if alias is None:
+        return {}
+    if not agent:
+        detail = "`switch_model` is about a model; this step calls a tool."
+        findings.fault("misplaced_key", where, detail, "Remove it.")
+    elif not kinds & _SWITCHING:
+        listed = ", ".join(sorted(kind.value for kind in _SWITCHING))
+        detail = f"`switch_model` has no meaning for `{key}`: another model would not help."
+        findings.fault("misplaced_key", where, detail, f"Put it under one of {listed}.")
+    return {"switch_model": agents.model_id(alias, where, findings, catalogue), "switch_alias": alias}
 
 
 def _factor(backoff: Mapping[str, JSON], pointer: str, findings: Findings) -> float | None:
@@ -116,30 +170,58 @@ def defaults_body() -> dict[str, Any]:
             "factor": policy.factor,
             "cap_ms": milliseconds(policy.cap),
             "repair": policy.repair,
+            "after": policy.after,
         }
         for kind, policy in RECOVERY_DEFAULTS.items()
     }
 
 
 def merge(
-    defaults: Mapping[str, Mapping[str, Any]], written: Mapping[str, Mapping[str, Any]]
+    defaults: Mapping[str, Mapping[str, Any]],
+    written: Mapping[str, Mapping[str, Any]],
+    *,
+    under: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[FailureKind, RetryPolicy]:
-    """Every kind's policy: the definition's most specific over the pinned default, key by key."""
-    merged = {}
-    for name, default in defaults.items():
-        kind = FailureKind(name)
-        rule = next((rule for rule in rules_for(kind) if rule in written), None)
-        own = written[rule] if rule is not None else {}
-        # `repair` under `any` or `transient` speaks only of the kinds it can mend.
-        policy = {**default, **{key: item for key, item in own.items() if key != "repair" or kind in _REPAIRABLE}}
-        merged[kind] = RetryPolicy(
-            max_retries=policy["max_retries"],
-            first=timedelta(milliseconds=policy["first_ms"]),
-            factor=policy["factor"],
-            cap=timedelta(milliseconds=policy["cap_ms"]),
-            repair=policy["repair"],
-            rule=rule or name,
-            source="definition" if rule else "default",
-            line=own.get("line"),
-        )
-    return merged
+    """Every kind's policy, key by key: the most specific of the step's over the most specific of the definition's
+    `defaults` (`under`) over the pinned default of the server."""
+    kinds = {FailureKind(name): policy for name, policy in defaults.items()}
+    return {kind: _merged(kind, policy, written, under or {}) for kind, policy in kinds.items()}
+
+
+def _merged(
+    kind: FailureKind,
+    default: Mapping[str, Any],
+    written: Mapping[str, Mapping[str, Any]],
+    under: Mapping[str, Mapping[str, Any]],
+) -> RetryPolicy:
+    own, general = _speaking(kind, written), _speaking(kind, under)
+    rule, said = own or general or (None, {})
+    policy = {**default, **_meant(kind, general), **_meant(kind, own)}
+    return RetryPolicy(
+        max_retries=policy["max_retries"],
+        first=timedelta(milliseconds=policy["first_ms"]),
+        factor=policy["factor"],
+        cap=timedelta(milliseconds=policy["cap_ms"]),
+        repair=policy["repair"],
+        rule=rule or kind.value,
+        source="definition" if rule else "default",
+        line=said.get("line"),
+        after=policy.get("after"),
+        switch_model=policy.get("switch_model"),
+        switch_alias=policy.get("switch_alias"),
+    )
+
+
+Spoken = tuple[str, Mapping[str, Any]]
+"""The key under `retry` that speaks for a kind, and what it says."""
+
+
+def _speaking(kind: FailureKind, written: Mapping[str, Mapping[str, Any]]) -> Spoken | None:
+    rule = next((rule for rule in rules_for(kind) if rule in written), None)
+    return None if rule is None else (rule, written[rule])
+
+
+def _meant(kind: FailureKind, spoken: Spoken | None) -> dict[str, Any]:
+    """What it says for that kind: under `any` or `transient` some words speak only of the kinds that know them."""
+    deaf = {word for word, kinds in _ONLY.items() if kind not in kinds}
+    return {} if spoken is None else {word: item for word, item in spoken[1].items() if word not in deaf}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from app.domain.definition import kinds, retrying, seen, vocabulary
+from app.domain.definition import budgeting, kinds, retrying, seen, vocabulary
 from app.domain.definition.findings import Findings, shown
 from app.domain.definition.kinds import Context
 from app.domain.definition.seen import Reference
@@ -144,10 +144,17 @@ def judge(step: Written, context: Context) -> Judged:
             "if": condition,
             "for_each": body.get("for_each"),
             "max_parallel": _max_parallel(body, pointer, context),
-            "timeout_ms": findings.duration(body, "timeout", pointer),
-            "retry": retrying.check_retry(body.get("retry"), f"{pointer}/retry", findings),
+            "timeout_ms": findings.duration(body, "timeout", pointer) or context.defaults.timeout_of(kind.kind),
+            "retry": retrying.check_retry(
+                body.get("retry"),
+                f"{pointer}/retry",
+                findings,
+                catalogue=context.catalogue,
+                agent=kind.kind != "tool",
+            ),
             "on_error": findings.choice(body, "on_error", pointer, ("fail", "continue")) or "fail",
             "pivot": findings.flag(body, "pivot", pointer),
+            "budget": budgeting.check_budget(body.get("budget"), f"{pointer}/budget", findings, whole=False),
             **kind.body,
         },
     )

@@ -16,6 +16,8 @@ TOOL: Final = Place(
         "input_schema",
         "http",
         "python",
+        "isolate",
+        "mcp",
         "effect",
         "key_header",
         "key_argument",
@@ -35,12 +37,8 @@ TOOL: Final = Place(
         "approver",
         "approval_expires",
         "trusted_output",
+        "max_output",
     ),
-    later={
-        "mcp": "Put an HTTP endpoint in front of the server and declare it with http.",
-        "trust_annotations": "It belongs to mcp, which is not built yet.",
-        "include": "It belongs to mcp, which is not built yet.",
-    },
     typed={
         "parameters": "input_schema",
         "schema": "input_schema",
@@ -51,6 +49,13 @@ TOOL: Final = Place(
         "entrypoint": "python",
         "module": "python",
         "callable": "python",
+        "sandbox": "isolate",
+        "subprocess": "isolate",
+        "server": "mcp",
+        "command": "mcp.command",
+        "stdio": "mcp.command",
+        "max_response": "max_output",
+        "max_bytes": "max_output",
         "url": "http.url",
         "method": "http.method",
         "headers": "http.headers",
@@ -112,7 +117,7 @@ COMPENSATE: Final = Place(
 
 HTTP: Final = Place(
     name="http",
-    known=("method", "url", "headers", "path", "query", "body"),
+    known=("method", "url", "headers", "path", "query", "body", "output"),
     typed={
         "verb": "method",
         "uri": "url",
@@ -121,5 +126,66 @@ HTTP: Final = Place(
         "params": "query",
         "json": "body",
         "data": "body",
+        "result": "output",
+        "response": "output",
+    },
+)
+
+OF_EACH_TOOL: Final = (
+    "effect",
+    "key_argument",
+    "key_ttl",
+    "timeout",
+    "settle_time",
+    "on_repeat",
+    "approve",
+    "approver",
+    "approval_expires",
+    "trusted_output",
+    "max_output",
+)
+"""What may be said of all tools of an MCP server, or of one of them."""
+
+LISTED: Final = ("description", "input_schema", "output_schema", "annotations")
+"""What a server says of a tool besides its name, and what of it is frozen."""
+
+_OF_SERVERS: Final[dict[str, str]] = {
+    "server": "mcp",
+    "command": "mcp.command",
+    "url": "mcp.url",
+    "trust": "trust_annotations",
+    "allow": "include",
+    "only": "include",
+    "allowed_tools": "include",
+    "overrides": "tools",
+    "approval": "approve",
+    "requires_approval": "approve",
+    "expires": "approval_expires",
+    "trusted": "trusted_output",
+    "ttl": "key_ttl",
+    "effects": "effect",
+    "side_effects": "effect",
+}
+
+SERVER: Final = Place(
+    name="an MCP server",
+    known=("mcp", "description", "trust_annotations", "include", "tools", "listed", *OF_EACH_TOOL),
+    typed=_OF_SERVERS,
+)
+
+SERVER_TOOL: Final = Place(name="a tool of an MCP server", known=("description", *OF_EACH_TOOL), typed=_OF_SERVERS)
+
+MCP: Final = Place(
+    name="mcp",
+    known=("command", "env", "url", "headers"),
+    typed={
+        "cmd": "command",
+        "args": "command",
+        "stdio": "command",
+        "environment": "env",
+        "uri": "url",
+        "endpoint": "url",
+        "http": "url",
+        "header": "headers",
     },
 )

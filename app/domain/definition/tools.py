@@ -28,6 +28,8 @@ ON_REPEAT: Final = ("ask", "return_recorded", "allow")
 TOOL_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*(\.[A-Za-z][A-Za-z0-9_-]*)*")
 NAME_LENGTH: Final = 64
 """The Messages API's own bound for a tool's name."""
+LEAST_OUTPUT: Final = 1024
+"""Bytes: less would cut every error message."""
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 """RFC 9110 §5.6.2, a token."""
 _RESERVED_HEADERS: Final = frozenset(
@@ -35,6 +37,8 @@ _RESERVED_HEADERS: Final = frozenset(
 )
 _CONFIGURED: Final = frozenset({"arguments", "secrets"})
 _SHAPED: Final = frozenset({"arguments"})
+ANSWER_SEES: Final = frozenset({"status", "body"})
+"""`output` of an http tool: the status and the parsed body of the answer."""
 _EXPRESSION: Final = re.compile(r"\$\{\{.*?\}\}", re.DOTALL)
 _ORIGIN: Final = re.compile(r"(https?)://([^/?#]*)", re.IGNORECASE)
 
@@ -50,6 +54,7 @@ def check_tool(name: str, value: JSON, pointer: str, *, findings: Findings, cata
     if schema is not None:
         full = _schema(schema, f"{pointer}/input_schema", findings)
     python = entry_points.check_python(tool, pointer, schema=full, findings=findings)
+    _one_place(tool, pointer, findings)
     http = _http(tool, pointer, findings, full)
     timeout_ms = findings.duration(tool, "timeout", pointer) or round(catalogue.tool_timeout * 1000)
     settle_ms = findings.duration(tool, "settle_time", pointer) or round(timeout_ms * catalogue.settle_factor)
@@ -67,7 +72,7 @@ def check_tool(name: str, value: JSON, pointer: str, *, findings: Findings, cata
         "name": name,
         "description": findings.text(tool, "description", pointer) or "",
         "input_schema": full,
-        **({"http": http} if tool.get("python") is None else {"python": python}),
+        **_place(tool, http, python),
         "effect": effect or EffectClass.AT_MOST_ONCE.value,
         **key,
         "timeout_ms": timeout_ms,
@@ -79,7 +84,28 @@ def check_tool(name: str, value: JSON, pointer: str, *, findings: Findings, cata
         "compensate": compensate,
         **answering.check_answers(tool, effect=effect, pointer=pointer, findings=findings),
         **consent.check_consent(tool, pointer=pointer, findings=findings),
+        **_most(tool, pointer, findings),
     }
+
+
+def _place(tool: dict[str, Any], http: dict[str, Any], python: dict[str, Any] | None) -> dict[str, Any]:
+    """Where the tool is; that of an MCP server's is filled in by `servers.py`."""
+    if tool.get("mcp") is not None:
+        return {}
+    return {"http": http} if tool.get("python") is None else {"python": python}
+
+
+def _one_place(tool: dict[str, Any], pointer: str, findings: Findings) -> None:
+    places = [key for key in ("http", "python") if tool.get(key) is not None]
+    if tool.get("mcp") is not None and places:
+        detail = f"A tool is in one place: `mcp` and `{places[0]}` are both there."
+        findings.fault("several_kinds", pointer, detail, "Keep one of them.")
+
+
+def _most(tool: dict[str, Any], pointer: str, findings: Findings) -> dict[str, int]:
+    """Left out where nothing is said: then the server's own limit counts."""
+    most = findings.whole(tool, "max_output", pointer, least=LEAST_OUTPUT)
+    return {} if most is None else {"max_output": most}
 
 
 def _schema(schema: JSON, pointer: str, findings: Findings) -> dict[str, Any] | None:
@@ -143,7 +169,7 @@ def _http(tool: dict[str, Any], pointer: str, findings: Findings, schema: dict[s
     where = f"{pointer}/http"
     if tool.get("http") is None:
         if "mcp" not in tool and tool.get("python") is None:
-            fix = "Add http: {method: POST, url: https://…}, or python: acme-tools:shout."
+            fix = "Add http: {method: POST, url: https://…}, python: acme-tools:shout, or mcp: {command: […]}."
             findings.fault("missing_key", pointer, "A tool says where it is.", fix)
         return {}
     http = findings.keys(tool["http"], tool_words.HTTP, where)
@@ -179,7 +205,35 @@ def _http(tool: dict[str, Any], pointer: str, findings: Findings, schema: dict[s
         "path": path or None,
         "query": _map(http, "query", where, findings) or None,
         "body": http.get("body"),
+        **_output(http, where, findings),
     }
+
+
+def _output(http: dict[str, Any], where: str, findings: Findings) -> dict[str, JSON]:
+    """What is made of the answer; without it the output is the body."""
+    if http.get("output") is None:
+        return {}
+    references = seen.in_template(http["output"], ANSWER_SEES, f"{where}/output", findings)
+    if not references and not findings.faults:
+        detail = "It reads nothing of the answer: every call would have the same output."
+        findings.warn("constant_output", f"{where}/output", detail, "Write output: ${{ body.data }}, or leave it out.")
+    return {"output": http["output"]}
+
+
+def check_url(url: str, pointer: str, *, names: frozenset[str], findings: Findings) -> None:
+    """A URL that is always the same but for its secrets."""
+    _url(url, pointer, findings)
+    seen.in_template(url, names, pointer, findings)
+
+
+def check_headers(owner: dict[str, Any], where: str, *, names: frozenset[str], findings: Findings) -> dict[str, str]:
+    headers = _headers(owner, where, findings)
+    seen.in_template(headers, names, f"{where}/headers", findings)
+    return headers
+
+
+def check_template(value: JSON, pointer: str, *, names: frozenset[str], findings: Findings) -> None:
+    seen.in_template(value, names, pointer, findings)
 
 
 def _url(url: str, pointer: str, findings: Findings) -> None:

@@ -26,8 +26,6 @@ class Place:
     """What people type → what it is called here."""
 
 
-_LATER_BUDGET: Final = "Leave it out; agents are bounded by max_turns and max_tokens."
-
 DEFINITION: Final = Place(
     name="a definition",
     known=(
@@ -37,15 +35,13 @@ DEFINITION: Final = Place(
         "input",
         "agents",
         "tools",
+        "defaults",
+        "budget",
         "compensate_on",
         "on_failure",
         "output",
         "steps",
     ),
-    later={
-        "budget": _LATER_BUDGET,
-        "defaults": "Write the setting at each step, or once under agents.",
-    },
     typed={
         "jobs": "steps",
         "tasks": "steps",
@@ -63,6 +59,28 @@ DEFINITION: Final = Place(
         "functions": "tools",
         "rollback_on": "compensate_on",
         "on_error": "on_failure",
+    },
+)
+
+BUDGET: Final = Place(
+    name="a budget",
+    known=("usd", "tokens", "turns", "tool_calls", "duration", "recovery_usd", "on_exceeded"),
+    typed={
+        "cost": "usd",
+        "dollars": "usd",
+        "money": "usd",
+        "max_usd": "usd",
+        "max_cost": "usd",
+        "max_tokens": "tokens",
+        "max_turns": "turns",
+        "steps": "turns",
+        "calls": "tool_calls",
+        "max_tool_calls": "tool_calls",
+        "time": "duration",
+        "timeout": "duration",
+        "max_recovery_usd": "recovery_usd",
+        "on_limit": "on_exceeded",
+        "on_error": "on_exceeded",
     },
 )
 
@@ -89,6 +107,7 @@ STEP: Final = Place(
         "timeout",
         "retry",
         "on_error",
+        "budget",
     ),
     later={
         "wait": "Use an approval with `expires`, or let a tool wait.",
@@ -97,7 +116,6 @@ STEP: Final = Place(
         "output": "Groups are not built yet; a step's output is what its tool, model or person gave.",
         "repeat": "Let an agent loop over its tools, or a tool repeat.",
         "allow_failures": "Use on_error: continue on the step.",
-        "budget": _LATER_BUDGET,
     },
     typed={
         "depends_on": "needs",
@@ -159,8 +177,8 @@ STEP: Final = Place(
 
 AGENT: Final = Place(
     name="an agent",
-    known=("model", "instructions", "tools", "max_tokens", "effort", "max_turns"),
-    later={"budget": _LATER_BUDGET},
+    known=("model", "instructions", "tools", "max_tokens", "effort", "max_turns", "finish"),
+    later={"budget": "Write the budget on the step that uses the agent, or on the whole definition."},
     typed={
         "system": "instructions",
         "system_prompt": "instructions",
@@ -169,6 +187,8 @@ AGENT: Final = Place(
         "max_iterations": "max_turns",
         "max_steps": "max_turns",
         "reasoning_effort": "effort",
+        "on_limit": "finish",
+        "early_stopping_method": "finish",
     },
 )
 
@@ -193,8 +213,7 @@ APPROVAL: Final = Place(
 
 POLICY: Final = Place(
     name="a retry policy",
-    known=("max_retries", "backoff", "repair"),
-    later={"switch_model": "Leave it out; the call is repeated with the same model."},
+    known=("max_retries", "backoff", "repair", "switch_model", "after"),
     typed={
         "retries": "max_retries",
         "attempts": "max_retries",
@@ -204,7 +223,18 @@ POLICY: Final = Place(
         "interval": "backoff.first",
         "first": "backoff.first",
         "factor": "backoff.factor",
+        "fallback": "switch_model",
+        "fallback_model": "switch_model",
+        "model": "switch_model",
+        "in_a_row": "after",
+        "threshold": "after",
     },
+)
+
+DEFAULTS: Final = Place(
+    name="`defaults`",
+    known=("agent", "retry", "timeout"),
+    typed={"agents": "agent", "retries": "retry", "model": "agent.model", "max_retries": "retry.<kind>.max_retries"},
 )
 
 BACKOFF: Final = Place(

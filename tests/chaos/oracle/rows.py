@@ -33,7 +33,7 @@ SINGLE_WRITER: Final[Mapping[str, str]] = {
         JOIN calls c ON c.workflow_id = a.workflow_id AND c.id = a.call_id
         WHERE {ours} AND a.outcome IS NULL AND a.lost_at IS NULL AND c.state <> 'intended'
           AND a.status_code IS DISTINCT FROM 202 AND (c.ended_at IS NULL
-            OR a.send_deadline + interval '10 s' < clock_timestamp() AND NOT EXISTS (
+            OR a.send_deadline + interval '10 s' < now() AND NOT EXISTS (
               SELECT FROM workers k WHERE k.id = a.worker AND k.lost_at IS NOT NULL))""",
     "in flight without an open attempt at its fence": """
         SELECT w.id AS workflow_id, c.id AS call_id, c.attempt_id FROM calls c JOIN workflows w ON w.id = c.workflow_id
@@ -66,7 +66,7 @@ WAKES: Final[Mapping[str, str]] = {
         SELECT w.id AS workflow_id, w.status FROM workflows w
         WHERE {ours} AND w.ended_at IS NULL
           AND NOT EXISTS (SELECT FROM dues d WHERE d.workflow_id = w.id
-            AND d.kind IN ('call', 'attempt', 'apply', 'result', 'attached', 'switch'))
+            AND d.kind IN ('call', 'attempt', 'apply', 'result', 'attached', 'switch', 'dependency'))
           AND NOT EXISTS (SELECT FROM approvals a WHERE a.workflow_id = w.id AND a.status = 'open')
           AND NOT EXISTS (SELECT FROM calls c WHERE c.workflow_id = w.id
             AND (c.state IN ('in_doubt', 'held') OR c.undo = 'failed'))
@@ -76,11 +76,12 @@ WAKES: Final[Mapping[str, str]] = {
           array_agg(d.kind ORDER BY d.kind) FILTER (WHERE d.kind IS NOT NULL) AS dues
         FROM calls c JOIN workflows w ON w.id = c.workflow_id LEFT JOIN dues d ON d.ref = c.id
         WHERE {ours} AND w.ended_at IS NULL AND (c.state IN ('due', 'intended')
-          OR c.state = 'held' AND c.held_reason IN ('attached', 'operator'))
+          OR c.state = 'held' AND c.held_reason IN ('attached', 'operator', 'breaker', 'quota'))
         GROUP BY w.id, c.id, c.state, c.held_reason
         HAVING NOT coalesce(bool_or(d.kind = ANY(CASE c.state
           WHEN 'due' THEN ARRAY['call'] WHEN 'intended' THEN ARRAY['call', 'attempt', 'apply', 'result']
-          ELSE ARRAY[CASE c.held_reason WHEN 'attached' THEN 'attached' ELSE 'switch' END] END)), false)""",
+          ELSE ARRAY[CASE c.held_reason WHEN 'attached' THEN 'attached' WHEN 'operator' THEN 'switch'
+            ELSE 'dependency' END] END)), false)""",
     "a call is probing without an open probe": """
         SELECT w.id AS workflow_id, c.id AS call_id, c.probe_id FROM calls c JOIN workflows w ON w.id = c.workflow_id
         WHERE {ours} AND c.state = 'probing' AND NOT EXISTS (
@@ -202,10 +203,23 @@ WHERE {ours} AND (w.spent_microusd, w.input_tokens, w.output_tokens)
   IS DISTINCT FROM (billed.cost, billed.in_, billed.out_)"""
 
 
+_OVERSPENT: Final = """
+SELECT w.id AS workflow_id, b.scope, b.spent_tokens, b.reserved_tokens, b.limit_tokens, b.overrun_tokens, b.open_calls
+FROM budgets b JOIN workflows w ON w.id = b.workflow_id
+WHERE {ours} AND (b.overrun_microusd > 0 OR b.overrun_tokens > 0
+  OR w.ended_at IS NOT NULL AND (b.reserved_microusd, b.reserved_tokens, b.reserved_turns, b.reserved_tool_calls,
+    b.open_calls) IS DISTINCT FROM (0, 0, 0, 0, 0)
+  OR b.spent_tokens > b.limit_tokens OR b.spent_turns > b.limit_turns OR b.spent_tool_calls > b.limit_tool_calls)"""
+
+
 def limits_hold(rows: Snapshot, *, turns: int) -> Checked:
-    """S9: no agent takes more turns than its definition allows; every token of every attempt is billed once."""
+    """S9: no agent takes more turns than its definition allows; every token of every attempt is billed once; no budget
+    is overspent, and nothing of one stays reserved when its workflow has ended."""
     found = [_breach("S9", f"more than {turns} turns", row) for row in rows(_TURNS, turns=turns)]
     found += [_breach("S9", "what it was billed is not what its attempts used", row) for row in rows(_BILLED)]
+    found += [
+        _breach("S9", "its budget is overspent, or something of it is still reserved", r) for r in rows(_OVERSPENT)
+    ]
     count = rows.count("SELECT count(*) FROM workflows w WHERE {ours} AND w.input_tokens > 0")
     return Checked(
         law="S9", says="limits hold, every token is billed once", count=count, of="agents' workflows", violations=found
@@ -215,7 +229,7 @@ def limits_hold(rows: Snapshot, *, turns: int) -> Checked:
 _RUNNABLE: Final = """
 SELECT d.workflow_id, CASE WHEN d.ref <> d.workflow_id THEN d.ref END AS call_id, d.kind, d.due_at, d.ring_at, d.rung
 FROM dues d JOIN workflows w ON w.id = d.workflow_id
-WHERE {ours} AND d.due_at < clock_timestamp() - interval '1 second' * %(seconds)s
+WHERE {ours} AND d.due_at < now() - interval '1 second' * %(seconds)s
   AND d.kind IN ('call', 'attempt', 'apply', 'result', 'attached', 'switch', 'expiry', 'step_timeout', 'deadline')"""
 
 _UNENDED: Final = """
@@ -236,18 +250,18 @@ LEFT_BEHIND: Final[Mapping[str, str]] = {
     "a worker's lease is over and nobody called it lost": """
         SELECT name, pid, lease_until FROM workers
         WHERE lost_at IS NULL AND stopped_at IS NULL
-          AND lease_until < clock_timestamp() - interval '1 second' * %(seconds)s""",
+          AND lease_until < now() - interval '1 second' * %(seconds)s""",
     "a transaction is open": """
         SELECT application_name, state, xact_start, left(query, 80) AS query
         FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'surefoot%%'
-          AND xact_start < clock_timestamp() - interval '1 second' * %(seconds)s""",
+          AND xact_start < now() - interval '1 second' * %(seconds)s""",
     "a delivery was not made, not given up, and has no next try": """
         SELECT w.id AS workflow_id, d.seq, d.state, jsonb_array_length(d.attempts) AS attempts
         FROM deliveries d JOIN workflows w ON w.id = d.workflow_id WHERE {ours} AND d.state = 'open' AND NOT EXISTS (
-          SELECT FROM dues s WHERE s.kind = 'delivery' AND s.ref = d.stream AND s.due_at > clock_timestamp())""",
+          SELECT FROM dues s WHERE s.kind = 'delivery' AND s.ref = d.stream AND s.due_at > now())""",
     "a stream's due is left although nothing of it is open": """
         SELECT w.id AS workflow_id, d.due_at FROM dues d JOIN workflows w ON w.id = d.workflow_id
-        WHERE {ours} AND d.kind = 'delivery' AND d.due_at < clock_timestamp() - interval '1 second' * %(seconds)s
+        WHERE {ours} AND d.kind = 'delivery' AND d.due_at < now() - interval '1 second' * %(seconds)s
           AND NOT EXISTS (SELECT FROM deliveries o WHERE o.workflow_id = w.id AND o.state = 'open')""",
 }
 
