@@ -21,7 +21,7 @@ PRICE: Final = "price"
 _NAMES: Final = {"microusd": "usd", "tokens": "tokens", "turns": "turns", "tool_calls": "tool-calls"}
 
 
-def over(account: Account, measure: str, *, workflow: str, now: datetime) -> Failure:
+def over(account: Account, measure: str, *, workflow: str, now: datetime, wanted: int = 0) -> Failure:
     which = "The budget" if account.scope == WHOLE else f"The budget of {account.scope}"
     if measure == PRICE:
         return Failure(
@@ -29,7 +29,7 @@ def over(account: Account, measure: str, *, workflow: str, now: datetime) -> Fai
             message=f"{which} is in money, and the plan knows no price of the model that was to be asked.",
             fix="Use a model with a known price, or budget tokens and turns instead of usd.",
         )
-    options = " ".join(top_up(account, measure))
+    options = " ".join(top_up(account, measure, wanted=wanted))
     then = " Then retry it." if account.on_exceeded == FAIL else ""
     return Failure(
         kind=FailureKind.BUDGET_EXCEEDED,
@@ -38,12 +38,13 @@ def over(account: Account, measure: str, *, workflow: str, now: datetime) -> Fai
     )
 
 
-def top_up(account: Account, measure: str) -> list[str]:
-    """As much again as there was."""
+def top_up(account: Account, measure: str, *, wanted: int = 0) -> list[str]:
+    """As much again as there was, and enough for a call that wants so much."""
     step = [] if account.scope == WHOLE else ["--step", account.scope]
     if measure == DURATION:
         return [*step, "--duration", f"{max((account.limit_ms or 0) // 1000, 1)}s"]
     limit = account.limit(measure) or 0
+    limit = max(limit, account.spent(measure) + account.reserved(measure) + wanted - limit)
     return [*step, f"--{_NAMES[measure]}", (usd(limit) or "") if measure == "microusd" else str(limit)]
 
 

@@ -41,7 +41,8 @@ def exceed(draft: Draft, fact: BudgetExceeded) -> None:
             draft.move_call(call, CallState.DUE)
         return
     account, measure = verdict.exceeded
-    failure = budget_words.over(account, measure, workflow=ending.shown_id(draft), now=draft.now)
+    wanted = int((call.budget or {}).get(measure, 0))
+    failure = budget_words.over(account, measure, workflow=ending.shown_id(draft), now=draft.now, wanted=wanted)
     _announce(draft, account, measure, failure, call=call)
     if account.on_exceeded == FAIL:
         concluding.fail(draft, call, failure)

@@ -13,6 +13,7 @@ from app.domain.amounts import counted
 from app.domain.plain import clipped
 from app.domain.situation import OPERATOR, TIME, TITLE_LIMIT, Reason, Row, Situation
 from app.domain.states import HeldReason
+from app.domain.why_commands import Command
 
 
 def held(situation: Situation, call: Row, *, what: str) -> Reason:
@@ -33,9 +34,10 @@ def _since(call: Row) -> datetime:
 def _parked(situation: Situation, call: Row, covering: list[Account], *, what: str) -> Reason:
     workflow = ids.encode("wf", situation.workflow["id"])
     told = (call["failure"] or {}).get("message") or "Its budget is used up."
+    budget = call.get("budget") or {}
     exceeded = next((account for account in covering if account.exceeded), None)
     measure = None if exceeded is None else _measure(exceeded, call, situation.now)
-    more = () if exceeded is None or measure is None else (why_commands.top_up(workflow, exceeded, measure),)
+    more = () if exceeded is None or measure is None else (_top_up(workflow, exceeded, measure, budget),)
     return Reason(
         kind="held",
         headline=f"{what} is held: {clipped(told, 2 * TITLE_LIMIT)}",
@@ -76,8 +78,12 @@ def _waits(situation: Situation, call: Row, covering: list[Account], *, what: st
         reason=HeldReason.BUDGET,
         since=_since(call),
         who=TIME,
-        commands=() if account is None or measure is None else (why_commands.top_up(workflow, account, measure),),
+        commands=() if account is None or measure is None else (_top_up(workflow, account, measure, wanted),),
     )
+
+
+def _top_up(workflow: str, account: Account, measure: str, wanted: Row) -> Command:
+    return why_commands.top_up(workflow, account, measure, wanted=int(wanted.get(measure, 0)))
 
 
 def _short(account: Account, measure: str, wanted: Row) -> bool:

@@ -76,9 +76,9 @@ def operate(workflow: str, step: str, *, action: str) -> Command:
     return _post(f"surefoot step {workflow} {shlex.quote(step)} {action}", path, {})
 
 
-def top_up(workflow: str, account: Account, measure: str) -> Command:
-    """As much again as there was."""
-    options = budget_words.top_up(account, measure)
+def top_up(workflow: str, account: Account, measure: str, *, wanted: int) -> Command:
+    """As much again as there was, and enough for a call that wants so much."""
+    options = budget_words.top_up(account, measure, wanted=wanted)
     body: dict[str, JSON] = {}
     for name, value in zip(options[::2], options[1::2], strict=True):
         key = name.removeprefix("--").replace("-", "_")
