@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 from uuid_utils.compat import uuid7
 
@@ -26,6 +26,10 @@ LONGEST_STEP: Final = 200
 
 
 class TopUpBody(AmountsBody):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"usd": "0.50", "note": "The customer wants it finished."}]}
+    )
+
     step: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_STEP)] | None = Field(default=None)
     """Id of a step that has a budget of its own; without it the workflow's is topped up."""
     note: Annotated[str, StringConstraints(max_length=2000)] | None = Field(default=None)

@@ -6,7 +6,8 @@ API has them. Nobody is limited until `POST /behave {"limits": {…}}` says so.
 
 A bucket fills up evenly: `requests` in `seconds`. A request is let in if each bucket holds enough (output: anything at
 all, because nobody knows how long the answer will be; it is taken afterwards), else it gets the real 429 with
-`retry-after`. While a model is limited each of its answers carries the real headers, `anthropic-ratelimit-…`.
+`retry-after`. While a model is limited its answers carry the real headers, `anthropic-ratelimit-…`; they speak
+of a minute whatever `seconds` says: a client has no other word for how fast a bucket fills up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from app.embedded.model_rules import Refused
+
+MINUTE: Final = 60.0
 
 KINDS: Final = {"requests": "requests", "input_tokens": "input-tokens", "output_tokens": "output-tokens"}
 """As they are posted → as the headers call them."""
@@ -91,10 +94,11 @@ class RateLimits:
         """The real headers, of every limited kind; none for a model that is not limited."""
         found: dict[str, str] = {}
         for kind, bucket in self._filled(model).items():
+            minutes = self._seconds[model] / MINUTE
             name = f"anthropic-ratelimit-{KINDS[kind]}"
             full_at = self._clock() + bucket.seconds_until(bucket.limit)
-            found[f"{name}-limit"] = f"{bucket.limit:.0f}"
-            found[f"{name}-remaining"] = str(max(0, math.floor(bucket.level)))
+            found[f"{name}-limit"] = f"{bucket.limit / minutes:.0f}"
+            found[f"{name}-remaining"] = str(max(0, math.floor(bucket.level / minutes)))
             found[f"{name}-reset"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(math.ceil(full_at)))
         return found
 
