@@ -53,7 +53,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "fsync": "on",  # the promises rest on it, also on a laptop
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "wal_compression": "pglz",  # of those full pages, nothing else: a tenth of the log less; this build has no lz4
+    "wal_compression": "pglz",  # of those pages: after a checkpoint a tenth of the log less; this build has no lz4
     "wal_level": "minimal",  # no replicas of an embedded server; CREATE DATABASE and COPY write less
     "max_wal_senders": "0",
     "io_method": "sync",  # the default keeps three more processes for disks we do not have
