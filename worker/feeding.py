@@ -2,18 +2,27 @@
 
 A doorbell through Redis costs two thread hops and a message; the worker that made a call due can run it as its own
 next task at once. It is a doorbell all the same: the call is claimed like any other, and if this process dies before
-that, the due's `ring_at` brings it back within seconds. Refused (then the bell rings) while the process drains, and
-when it has no room: then another worker is quicker.
+that, the due's `ring_at` brings it back within seconds.
+
+It takes the place of the call that made it due, so no more run at once than before, and calls that are quick follow one
+another without a message each however many wait. A workflow whose calls have held one place for `SLICE` has had its
+turn: if the process has no room beside them, the bell rings and the next call queues behind the others. Refused, too,
+while the process drains.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
 from app.domain.states import Lane
 from app.engine.lease import Lease
 from app.ports.bell import TASK_NAMES
 from worker.pool import TaskPool
+
+SLICE: Final = 1.0
+"""Seconds for which calls of one workflow may follow one another in one place while others wait for a place."""
 
 
 class LocalFeed:
@@ -26,10 +35,14 @@ class LocalFeed:
         """From now on there is a pool to feed."""
         self._pool = pool
 
-    def offer(self, call_id: UUID) -> bool:
-        """True if the local pool runs it next."""
+    def offer(self, call_id: UUID, after: Sequence[UUID]) -> bool:
+        """True if the local pool runs it next. `after`: the calls whose outcomes made it due."""
         pool, name = self._pool, TASK_NAMES[Lane.CALLS]
-        if pool is None or self._lease.draining.is_set() or pool.running(name) >= self._concurrency:
+        if pool is None or self._lease.draining.is_set():
+            return False
+        if pool.follow(name, str(call_id), after=[str(call) for call in after], within=SLICE):
+            return True
+        if pool.running(name) >= self._concurrency:
             return False
         pool.feed(name, str(call_id))
         return True

@@ -18,7 +18,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,8 +39,10 @@ class Job:
     name: str
     args: tuple[Any, ...]
     done: Callable[..., None] | None
-    """Celery's callback that gives the credit back; None for what the sweeper feeds."""
+    """Celery's callback that gives the credit back; None for what the sweeper feeds, and for whoever passed it on."""
     pool: TaskPool
+    since: float
+    """When its place was taken (monotonic): by itself, or by the first of those that passed it on."""
     task: asyncio.Task[None] | None = None
     cancelled: bool = False
 
@@ -59,6 +61,7 @@ class TaskPool(BasePool):
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
         self._running: Counter[str] = Counter()
+        self._by_ref: dict[tuple[Any, ...], Job] = {}
         self._arrived: deque[Job] = deque()
         self._ended: deque[Job] = deque()
         self._waking = False
@@ -105,6 +108,18 @@ class TaskPool(BasePool):
         """Run a task that nobody rang for: the sweep's way round a broker that is away."""
         self._new(name, args, None)
 
+    def follow(self, name: str, *args: object, after: Sequence[object], within: float) -> bool:
+        """Run a task in the place of one of the same name that is about to end, named by its argument: no more run than
+        before, and the credit passes to it. False if none of `after` runs here, or if the place was taken more than
+        `within` seconds ago: then others have their turn. Only on the loop."""
+        for ref in after:
+            job = self._by_ref.get((name, ref))
+            if job is not None and time.monotonic() - job.since < within:
+                done, job.done = job.done, None
+                self._new(name, args, done, since=job.since)
+                return True
+        return False
+
     def running(self, name: str) -> int:
         """How many tasks of that name are in the pool."""
         return self._running[name]
@@ -126,8 +141,11 @@ class TaskPool(BasePool):
         self._closed = True
         self._event_loop.run(self._force())
 
-    def _new(self, name: str, args: tuple[Any, ...], done: Callable[..., None] | None) -> Job:
-        job = Job(id=next(self._ids), name=name, args=args, done=done, pool=self)
+    def _new(
+        self, name: str, args: tuple[Any, ...], done: Callable[..., None] | None, *, since: float | None = None
+    ) -> Job:
+        taken = time.monotonic() if since is None else since
+        job = Job(id=next(self._ids), name=name, args=args, done=done, pool=self, since=taken)
         self._arrived.append(job)
         # One wake-up is enough for any number of messages: a write to the loop's pipe costs more than all the rest.
         if not self._waking:
@@ -153,6 +171,7 @@ class TaskPool(BasePool):
                 continue  # nobody is waiting for it: the due row rings again, elsewhere
             self._jobs[job.id] = job
             self._running[job.name] += 1
+            self._by_ref.setdefault((job.name, *job.args), job)
             self._no_jobs.clear()
             job.task = asyncio.create_task(self._perform(job))
 
@@ -171,6 +190,8 @@ class TaskPool(BasePool):
     def _end(self, job: Job) -> None:
         del self._jobs[job.id]
         self._running[job.name] -= 1
+        if self._by_ref.get((job.name, *job.args)) is job:
+            del self._by_ref[(job.name, *job.args)]
         if not self._jobs:
             self._no_jobs.set()
         if job.done is None:

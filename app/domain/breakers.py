@@ -68,6 +68,8 @@ class Breaker:
     """No canary before this."""
     opened: int = 0
     """How often in a row it was opened: each time for twice as long."""
+    closed_at: datetime | None = None
+    """Since when it has been closed, if it was open before."""
     canary: UUID | None = None
     """The call that was let through."""
     canary_until: datetime | None = None
@@ -135,7 +137,7 @@ def told(row: Breaker, what: Told, *, now: datetime, rules: Rules) -> tuple[Brea
 
 
 def closed(row: Breaker, *, now: datetime) -> Breaker:
-    """Open no more; how often it was is kept for a while, so that what comes and goes is left in peace for longer."""
+    """Open no more; how often it was is kept, so that what comes and goes is left in peace for longer (`_in_a_row`)."""
     return replace(
         row,
         state=BreakerState.CLOSED,
@@ -144,6 +146,7 @@ def closed(row: Breaker, *, now: datetime) -> Breaker:
         window_began=now,
         opened_at=None,
         until=None,
+        closed_at=now,
         canary=None,
         canary_until=None,
     )
@@ -171,16 +174,26 @@ def _enough(row: Breaker, rules: Rules) -> bool:
 
 
 def _opened(row: Breaker, *, now: datetime, rules: Rules) -> Breaker:
-    opened = min(row.opened + 1, MOST_OPENED)
+    opened = min(_in_a_row(row, now=now, rules=rules) + 1, MOST_OPENED)
     return replace(
         row,
         state=BreakerState.OPEN,
         opened=opened,
         opened_at=row.opened_at or now,
+        closed_at=None,
         until=now + open_for(opened, rules),
         canary=None,
         canary_until=None,
     )
+
+
+def _in_a_row(row: Breaker, *, now: datetime, rules: Rules) -> int:
+    """How often it was opened before, unless it has held for longer than it was shut: that was another trouble. Without
+    an end to the row a busy dependency that fails for moments would, after a day, be shut for minutes each time."""
+    if row.closed_at is None:
+        return row.opened
+    held = now - row.closed_at
+    return 0 if held > max(open_for(row.opened, rules), timedelta(seconds=rules.breaker_window)) else row.opened
 
 
 def open_for(opened: int, rules: Rules) -> timedelta:
@@ -197,6 +210,7 @@ def _parked(row: Breaker, *, canary: bool, now: datetime) -> Breaker:
         state=BreakerState.PARKED,
         opened=opened,
         opened_at=row.opened_at or now,
+        closed_at=None,
         until=now + min(PARKED_FOR * 2.0 ** (opened - 1), PARKED_AT_MOST),
         canary=None,
         canary_until=None,

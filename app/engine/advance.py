@@ -72,7 +72,7 @@ def ring(services: Services, advanced: Advanced) -> None:
     deliveries: list[UUID] = []
     for transition in advanced.transitions:
         due = due_now(transition, DueKind.CALL)
-        if due and services.feed is not None and services.feed(due[0]):
+        if due and services.feed is not None and services.feed(due[0], _ended(transition)):
             due = due[1:]
         calls += due
         deliveries += due_now(transition, DueKind.DELIVERY)
@@ -83,6 +83,11 @@ def ring(services: Services, advanced: Advanced) -> None:
     settled = [t.workflow.id for t in advanced.transitions if _settled(t.workflow)]
     if settled and services.tell_settled is not None:
         services.tell_settled(settled)
+
+
+def _ended(transition: Transition) -> list[UUID]:
+    """The calls whose attempts ended in it."""
+    return [attempt.call_id for attempt in transition.attempts.values()]
 
 
 def _settled(workflow: Workflow) -> bool:

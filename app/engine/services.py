@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # they work with services themselves
     from app.engine.submission import Submitted
     from app.store.claims import Claimed
 
-Feed = Callable[[UUID], bool]
+Feed = Callable[[UUID, Sequence[UUID]], bool]
 TellSettled = Callable[[Sequence[UUID]], None]
 
 
@@ -54,7 +54,8 @@ class Services:
     lease: Lease | None = None
     """Only in a worker process: who we are while we claim."""
     feed: Feed | None = None
-    """Only in a worker process: offers a call to its own pool; False if that has no room, then the bell rings."""
+    """Only in a worker process: offers a call to its own pool, and says which calls it follows; False if that has
+    no room, then the bell rings."""
     tell_settled: TellSettled | None = None
     """After a commit: these workflows ended or wait for a person. A hint for requests that are held until then."""
     settled_hints: SettledHints | None = None

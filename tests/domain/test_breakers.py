@@ -71,6 +71,41 @@ def test_failures_of_those_still_under_way_put_the_canary_off_no_further() -> No
     assert (late.until, late.opened) == (opened.until, 1)
 
 
+def opened_again(found: Breaker, *, at: float) -> Breaker:
+    """Five failures in a row, the last one then."""
+    for n in range(5):
+        found, _ = breakers.told(found, FAILED, now=NOW + seconds(at - 4 + n), rules=RULES)
+    return found
+
+
+def test_trouble_that_comes_back_soon_shuts_it_for_longer() -> None:
+    closed = breakers.closed(after(*[FAILED] * 5), now=NOW + seconds(10))
+
+    found = opened_again(closed, at=10 + RULES.breaker_window - 1)
+
+    assert (found.state, found.opened) == (BreakerState.OPEN, 2)
+
+
+def test_trouble_long_after_the_last_one_begins_with_the_shortest_pause() -> None:
+    found, at = row(), 0.0
+    for _ in range(8):  # a day of passing troubles, each over at once
+        at += RULES.breaker_window + 10
+        found = breakers.closed(opened_again(found, at=at), now=NOW + seconds(at + RULES.breaker_open))
+        assert found.opened == 1
+
+
+def test_row_of_troubles_ends_only_when_it_held_for_longer_than_it_was_shut() -> None:
+    found, shut_for = after(*[FAILED] * 5), 0.0
+    while shut_for <= RULES.breaker_window * 4:
+        shut_for = breakers.open_for(found.opened + 1, RULES).total_seconds()
+        found, _ = breakers.told(found, CANARY_FAILED, now=NOW, rules=RULES)
+    closed = breakers.closed(found, now=NOW)
+
+    soon, later = opened_again(closed, at=shut_for - 1), opened_again(closed, at=shut_for + 1)
+
+    assert (soon.opened, later.opened) == (found.opened + 1, 1)
+
+
 def test_each_canary_that_fails_doubles_the_pause_up_to_the_longest() -> None:
     found, pauses = after(*[FAILED] * 5), []
 

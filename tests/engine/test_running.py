@@ -243,7 +243,7 @@ async def test_next_call_goes_to_the_worker_that_made_it_due_and_the_bell_stays_
     small_world.tools.script["do"] = [lambda r: {"n": r.arguments["n"]}] * 2
     worker = await small_world.worker()
     taken: list[Any] = []
-    worker.services.feed = lambda call: taken.append(call) is None
+    worker.services.feed = lambda call, after: taken.append(call) is None
     await small_world.submit(chain(2))
     small_world.bell.rung.clear()
 
@@ -265,7 +265,7 @@ async def test_branches_beside_the_next_call_are_rung_and_so_is_what_the_pool_re
     }
     worker = await small_world.worker()
     answers = iter([True, False])
-    worker.services.feed = lambda _: next(answers)
+    worker.services.feed = lambda call, after: next(answers)
 
     for key, rung in (("taken", 1), ("refused", 2)):
         await small_world.submit(definition, key=key)

@@ -9,14 +9,21 @@ from uuid import UUID
 from worker.feeding import LocalFeed
 
 CALL = UUID(int=7)
+BEFORE = UUID(int=6)
 
 
 class Pool:
     """As much of a pool as the feed sees."""
 
-    def __init__(self, running: int = 0) -> None:
+    def __init__(self, running: int = 0, gives_way: bool = False) -> None:
         self.fed: list[tuple[str, object]] = []
-        self._running = running
+        self.followed: list[tuple[object, list[object]]] = []
+        self._running, self._gives_way = running, gives_way
+
+    def follow(self, name: str, *args: object, after: list[object], within: float) -> bool:
+        if self._gives_way:
+            self.followed.append((args[0], after))
+        return self._gives_way
 
     def running(self, name: str) -> int:
         return self._running
@@ -43,7 +50,7 @@ def feed_of(pool: Pool | None, *, draining: bool = False) -> LocalFeed:
 def test_feed_gives_the_call_to_the_pool_while_there_is_room() -> None:
     pool = Pool(running=1)
 
-    assert feed_of(pool).offer(CALL)
+    assert feed_of(pool).offer(CALL, [BEFORE])
 
     assert pool.fed == [("surefoot.call", str(CALL))]
 
@@ -51,8 +58,17 @@ def test_feed_gives_the_call_to_the_pool_while_there_is_room() -> None:
 def test_feed_refuses_when_the_pool_is_full_or_not_there_or_the_process_drains() -> None:
     full, leaving = Pool(running=2), Pool()
 
-    assert not feed_of(full).offer(CALL)
-    assert not feed_of(None).offer(CALL)
-    assert not feed_of(leaving, draining=True).offer(CALL)
+    assert not feed_of(full).offer(CALL, [BEFORE])
+    assert not feed_of(None).offer(CALL, [BEFORE])
+    assert not feed_of(leaving, draining=True).offer(CALL, [BEFORE])
 
     assert full.fed == leaving.fed == []
+
+
+def test_feed_lets_a_call_follow_the_one_before_however_full_the_pool_is() -> None:
+    pool = Pool(running=2, gives_way=True)
+
+    assert feed_of(pool).offer(CALL, [BEFORE])
+
+    assert pool.followed == [(str(CALL), [str(BEFORE)])]
+    assert pool.fed == []
