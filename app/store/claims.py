@@ -19,7 +19,7 @@ import psycopg
 from app.domain import rewound
 from app.domain.dependencies import ADMITTED, SHARED
 from app.domain.outcomes import JSON
-from app.store import identity
+from app.store import identity, numbered
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 
@@ -140,7 +140,8 @@ async def claim(
     credential: str,
 ) -> list[Claimed]:
     """`asked`: (call id, attempt id). What is not in the answer was not due, is held by somebody, or is locked."""
-    cursor = await connection.execute(
+    cursor = await numbered.execute(
+        connection,
         _CLAIM,
         {
             "calls": [call for call, _ in asked],

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
+from pydantic_core import from_json
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -118,6 +121,7 @@ class Database:
             application_name=f"surefoot {purpose}",
             options=_options(self._session | HOT_OPTIONS),
         )
+        set_json_loads(_read_json, connection)
         await connection.execute(_DURABLE)
         if purpose not in PATIENT:
             await connection.execute(_ENDING)
@@ -129,6 +133,15 @@ class Database:
                 await connection.close()
         self._hot.clear()
         await self.engine.dispose()
+
+
+def _read_json(text: str | bytes) -> Any:
+    """What the standard library makes of it, seven times as quick for the many small documents of a row. What that
+    parser does not take (half of a surrogate pair, 200 levels and more), the standard library's does."""
+    try:
+        return from_json(text)
+    except ValueError:
+        return json.loads(text)
 
 
 def _ended(connection: psycopg.AsyncConnection[dict[str, Any]]) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy import Table
 from app.domain import canonical
 from app.domain.states import DueKind
 from app.domain.transition import Transition
-from app.store import columns, plans, tables
+from app.store import columns, numbered, plans, tables
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 
@@ -175,7 +175,7 @@ async def apply(connection: Connection, transitions: Sequence[Transition]) -> No
     """Write what was decided: the only writer of states. The workflows' rows are locked (or new)."""
     rows = {name: _json(found) for name, found in _rows(transitions).items() if found}
     if rows:
-        await connection.execute(_together(tuple(rows)), rows)
+        await numbered.execute(connection, _together(tuple(rows)), rows)
     for transition in transitions:
         for call in transition.requests:
             rewritten = {"workflow": call.workflow_id, "id": call.id, "sha256": call.args_sha256}
@@ -318,7 +318,8 @@ def _rows(transitions: Sequence[Transition]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _row(row: object, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names}
+    """What is empty is not written, which is half of the columns: `json_to_recordset` makes NULL of it, too."""
+    return {name: value for name in names if (value := getattr(row, name)) is not None}
 
 
 def _base64(body: bytes) -> str:
