@@ -163,13 +163,14 @@ async def gate(world: World, *, table: str, event: str, when: str) -> None:
     )
 
 
-async def until_waiting(world: World, n: int) -> None:
-    """So many backends of this database wait for a lock."""
+async def until_waiting(world: World, n: int, *, purpose: str = "") -> None:
+    """So many backends of this database wait for a lock, all of them for that purpose."""
     async with asyncio.timeout(30):
         while True:
             waiting = await world.row(
                 "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() "
-                "AND wait_event_type = 'Lock'"
+                "AND wait_event_type = 'Lock' AND application_name LIKE %s",
+                f"surefoot {purpose}%",
             )
             if waiting["n"] >= n:
                 return
@@ -195,7 +196,8 @@ async def attach_and_end(world: World, first: str) -> tuple[UUID, UUID, Worker]:
 
         if first == "attach":
             attaching = attach()
-            await until_waiting(world, 1)
+            # Not the batch, which gives its locks up after a moment: the end would find nobody before it.
+            await until_waiting(world, 1, purpose="submit-alone")
             ending = end()
         else:
             ending = end()
