@@ -35,7 +35,7 @@ class Costs:
     """ms of CPU."""
     api: float = 1.9
     """ms of CPU per submission."""
-    wal: float = 4_900
+    wal: float = 4_300
     """Bytes."""
     commits: float = 0.11
     """Under load; alone 2."""
