@@ -16,6 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from app.cli import (
+    approvals,
     breakers,
     budgeting,
     checking_tools,
@@ -76,6 +77,7 @@ app.command("trace")(looking.trace)
 app.command("why")(explaining.why)
 app.command("effects")(effects.effects)
 app.command("events")(looking.events)
+app.command("approvals")(approvals.approvals)
 app.command("approve")(deciding.approve)
 app.command("reject")(deciding.reject)
 app.command("resolve")(deciding.resolve)

@@ -14,11 +14,13 @@ from urllib.parse import quote
 import typer
 
 from app.cli import printing
+from app.cli.client import Problem
 from app.cli.exits import Stop
 from app.cli.session import client_of
 from app.domain.outcomes import JSON
 
 if TYPE_CHECKING:
+    from app.cli.client import Client
     from app.settings import Settings
 
 _NOTHING = "No tool is registered. Register some: surefoot tool register FILE"
@@ -69,12 +71,25 @@ def register(
         _show(ready, as_json=as_json)
         return
     with client_of(ctx) as client:
-        put = [client.put(f"/v1/tools/{quote(name, safe='')}", each) for name, each in ready.items()]
+        put = _put(client, ready)
     if as_json:
         printing.as_json({"data": put})
         return
     for tool in put:
         printing.out(f"{tool['name']} is registered: {tool['kind']}, {_effect(tool)}.")
+
+
+def _put(client: Client, ready: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One after the other. Which one was refused is said before why: the server knows it by its declaration alone."""
+    put: list[dict[str, Any]] = []
+    for name, each in ready.items():
+        try:
+            put.append(client.put(f"/v1/tools/{quote(name, safe='')}", each))
+        except Problem:
+            before = ", ".join(str(tool["name"]) for tool in put)
+            printing.note(f"{name} was refused." + (f" Registered before it: {before}." if before else ""))
+            raise
+    return put
 
 
 def _chosen(declared: Mapping[str, Any], names: list[str] | None, file: str) -> dict[str, Any]:

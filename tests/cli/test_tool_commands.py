@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import ScriptedServer, Surefoot
+from tests.cli.conftest import ScriptedServer, Surefoot, problem
 
 MISBEHAVING = Path(__file__).parents[1] / "ports" / "mcp_server.py"
 PUT = {
@@ -39,6 +39,23 @@ def test_register_puts_a_server_with_the_list_it_gave(server: ScriptedServer, su
     listed: list[dict[str, Any]] = asked.body["listed"]
     assert {"add", "act", "remote"} <= {tool["name"] for tool in listed}
     assert asked.body["include"] == ["add", "remote"]
+
+
+def test_register_says_which_tool_was_refused_and_what_was_registered_before_it(
+    server: ScriptedServer, surefoot: Surefoot, tmp_path: Path
+) -> None:
+    path = tmp_path / "two.json"
+    path.write_text(
+        json.dumps({name: {"http": {"method": "POST", "url": "https://x.io"}} for name in ("book", "lend")})
+    )
+    server.on("PUT /v1/tools/book", BOOK)
+    server.on("PUT /v1/tools/lend", problem("definition_invalid", 422), status=422)
+
+    ended = surefoot("tool", "register", str(path))
+
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.splitlines()[0] == "lend was refused. Registered before it: book."
+    assert "definition_invalid" in ended.err
 
 
 def test_dry_run_shows_what_each_tool_comes_to_and_registers_nothing(
