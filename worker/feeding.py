@@ -21,8 +21,10 @@ from app.engine.lease import Lease
 from app.ports.bell import TASK_NAMES
 from worker.pool import TaskPool
 
-SLICE: Final = 1.0
-"""Seconds for which calls of one workflow may follow one another in one place while others wait for a place."""
+SLICE: Final = 5.0
+"""Seconds for which calls of one workflow may follow one another in one place while others wait for a place. Short
+beside a model call or two, so that agents take turns; long beside ten quick steps even when the machine is overloaded
+and each of them waits half a second: with one second half of the doorbells were rung again just then."""
 
 
 class LocalFeed:
