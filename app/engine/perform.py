@@ -24,8 +24,8 @@ from uuid_utils.compat import uuid7
 
 from app.domain import ids
 from app.domain.facts import Fact, KeyExpired, MayHaveHappened, SwitchedOff
-from app.domain.outcomes import Failure, Outcome
-from app.domain.states import ENGINE_VERSION, AttemptOutcome, FailureKind
+from app.domain.outcomes import Outcome
+from app.domain.states import ENGINE_VERSION
 from app.engine import depend, record, send, switch, transactions
 from app.engine.advance import advance_one
 from app.engine.gather import Gatherer
@@ -129,10 +129,7 @@ async def _outcome(services: Services, claimed: Claimed, sending: Sending, *, de
     try:
         return await sending.run(send.send(services, claimed, sending, deadline=deadline))
     except Exception as error:
-        log.exception("perform.defect")
-        certainty = AttemptOutcome.UNKNOWN if sending.sent else AttemptOutcome.NOT_SENT
-        failure = Failure(kind=FailureKind.INTERNAL, message=f"A defect of Surefoot: {type(error).__name__}.")
-        return Outcome(certainty=certainty, failure=failure)
+        return send.broken(error, sent=sending.sent)
 
 
 def _watch(services: Services, lease: Lease) -> Watch:

@@ -1,6 +1,7 @@
 """What leaves for one claimed attempt, and by which port: a tool's request, or a model's with its conversation.
 
-    send     the outcome of one attempt; raises nothing for what the world, the database or an adapter does
+    send     the outcome of one attempt; raises nothing for what the world does
+    broken   its outcome if it raised something all the same: an error of the database, of an adapter, of ours
 
 The request was frozen when the call was made; what is read here (the plan, messages, an approval, a token) only renders
 it. Nothing is written, decided or repeated here. Until the port's first byte the outcome is a certain `not_sent`.
@@ -40,21 +41,22 @@ LATE_PAUSE: Final = timedelta(seconds=1)
 
 async def send(services: Services, claimed: Claimed, sending: Sending, *, deadline: float) -> Outcome:
     """`deadline`: of the attempt, by the boot clock. What is read before the first byte takes of its time."""
-    try:
-        plan = await services.plans.get(claimed.tenant_id, claimed.plan_digest)
-        if claimed.kind == CallKind.MODEL:
-            return await _send_model(services, plan, claimed, sending, deadline=deadline)
-        if claimed.kind == CallKind.DISCOVER:
-            return await discover.send_discovery(services, plan, claimed, sending, seconds=deadline - boot_time())
-        return await _send_tool(services, plan, claimed, sending, deadline=deadline)
-    except Exception as error:
-        if not sending.sent and transactions.lost(error):
-            return _database_away(error)
-        # A defect of ours or of an adapter: what left is unknown, the rest was never sent.
-        log.exception("perform.defect")
-        certainty = AttemptOutcome.UNKNOWN if sending.sent else AttemptOutcome.NOT_SENT
-        failure = Failure(kind=FailureKind.INTERNAL, message=f"A defect of Surefoot: {type(error).__name__}.")
-        return Outcome(certainty=certainty, failure=failure)
+    plan = await services.plans.get(claimed.tenant_id, claimed.plan_digest)
+    if claimed.kind == CallKind.MODEL:
+        return await _send_model(services, plan, claimed, sending, deadline=deadline)
+    if claimed.kind == CallKind.DISCOVER:
+        return await discover.send_discovery(services, plan, claimed, sending, seconds=deadline - boot_time())
+    return await _send_tool(services, plan, claimed, sending, deadline=deadline)
+
+
+def broken(error: Exception, *, sent: bool) -> Outcome:
+    """What left is unknown, whatever broke; the rest was never sent."""
+    if not sent and transactions.lost(error):
+        return _database_away(error)
+    log.error("perform.defect", exc_info=error)
+    certainty = AttemptOutcome.UNKNOWN if sent else AttemptOutcome.NOT_SENT
+    failure = Failure(kind=FailureKind.INTERNAL, message=f"A defect of Surefoot: {type(error).__name__}.")
+    return Outcome(certainty=certainty, failure=failure)
 
 
 def _database_away(error: Exception) -> Outcome:
