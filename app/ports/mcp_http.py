@@ -59,6 +59,11 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         kept = [(name, value) for name, value in headers if name.lower() not in _LEFT_OUT]
         return httpx2.Response(response.status, headers=kept, stream=body)
 
+    def too_long(self) -> TooLong:
+        """To be raised where an answer is read no further."""
+        self._wire.too_long = True
+        return TooLong()
+
     async def aclose(self) -> None:
         for connection in list(self._streams):
             await self._close(connection)
@@ -109,7 +114,7 @@ class _Body(httpx2.AsyncByteStream):
             plain, whole = (chunk, len(chunk) <= room) if decoder is None else decoder.feed(chunk, room)
             read += len(plain)
             if not whole or read > LONGEST_MESSAGE:
-                raise TooLong
+                raise self._transport.too_long()
             self._show(plain)
             if self._events and self._wire is None:
                 read = 0  # a stream of many messages; each is bounded by the SDK

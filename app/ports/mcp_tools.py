@@ -33,7 +33,7 @@ from app.domain.states import AttemptOutcome, EffectClass
 from app.ports.addresses import OutboundPolicy, UrlRefused
 from app.ports.children import Unstartable
 from app.ports.connecting import Connector, NotPermitted, Refused, Resolver, TlsFailed, Unconnected, Unresolved
-from app.ports.mcp_wire import TooLong, Wire
+from app.ports.mcp_wire import LONGEST_MESSAGE, TooLong, Wire
 from app.ports.secrets import Secrets
 from app.ports.world import MaySend, ToolRequest
 
@@ -47,6 +47,7 @@ AT_ONCE: Final = 16
 LONGEST_PAUSE: Final = 300.0
 """Seconds between two attempts at a server whose program this worker does not have (as for Python tools)."""
 _MESSAGE: Final = 2_500
+_TOO_LONG: Final = f"its answer is too long to be read: more than {LONGEST_MESSAGE // 2**20} MB"
 
 
 class McpTools:
@@ -148,6 +149,8 @@ class McpTools:
             if isinstance(error, asyncio.CancelledError) or (task is not None and task.cancelling()):
                 raise asyncio.CancelledError from error
             seen, detail = self._observed(error)
+        if attempt.wire.too_long and seen is Seen.LOST:
+            detail = _TOO_LONG
         replied = finish()
         if replied is not None:
             return replied
@@ -208,7 +211,7 @@ class McpTools:
             if isinstance(leaf, kind):
                 return seen, str(leaf)
         if isinstance(leaf, TooLong):
-            return Seen.LOST, "its answer is too long to be read"
+            return Seen.LOST, _TOO_LONG
         if isinstance(leaf, MCPError):
             said = leaf.error.message.partition("\n")[0]
             return Seen.LOST, storable_text(f"{leaf.error.code}: {said}", limit=300)

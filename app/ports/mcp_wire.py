@@ -39,6 +39,8 @@ class Wire:
         self.received_at: float | None = None
         self.status: int | None = None
         """Of the HTTP answer to `tools/call`."""
+        self.too_long = False
+        """A message was not read to its end. (The SDK swallows an error inside a stream of events.)"""
 
     @property
     def sent_at(self) -> float | None:

@@ -52,6 +52,11 @@ class Server:
         (self.folder / "state.json").write_text(json.dumps(state))
 
     @property
+    def behaviour(self) -> dict[str, Any]:
+        state = self.folder / "state.json"
+        return json.loads(state.read_text()) if state.exists() else {}
+
+    @property
     def book(self) -> list[dict[str, Any]]:
         book = self.folder / "book.jsonl"
         return [json.loads(line) for line in book.read_text().splitlines()] if book.exists() else []
