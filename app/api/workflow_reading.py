@@ -73,7 +73,7 @@ async def read(request: Request, *, tenant_id: UUID, workflow_id: UUID) -> Readi
     """Raises NotFound, also for another tenant's workflow."""
     async with services_of(request).database.hot(POLLS, size=POLLING) as polling:
         seen = await workflow_glance.glance(polling, tenant_id=tenant_id, workflow_id=workflow_id)
-    if seen is not None:
+    if seen is not None and workflow_views.RETRYING not in seen.symptoms:  # why it is tried again is worth a look
         headline = headlines.workflow_headline(seen.row, steps=seen.busy, calls=[])
         return _reading(seen.row, headline=headline, waits=Waits(), symptoms=seen.symptoms)
     async with services_of(request).database.reading() as connection:
@@ -113,7 +113,8 @@ async def headline_of(connection: AsyncConnection, row: Row, *, waits: Waits | N
     probed = [call["id"] for call in waits.pending if call["asking"] is not None]
     said = await why_views.verdicts_of(connection, workflow_id=row["id"], call_ids=probed) if probed else {}
     pending = [{**call, "said": said.get(call["id"])} for call in waits.pending]
-    return headlines.workflow_headline(row, steps=steps, calls=calls, pending=pending, pause=pause)
+    missing = (await workflow_views.missing(connection, [row])).get(row["id"])
+    return headlines.workflow_headline(row, steps=steps, calls=calls, pending=pending, pause=pause, missing=missing)
 
 
 async def hold(

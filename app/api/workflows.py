@@ -181,13 +181,15 @@ async def list_workflows(
         rows = rows[: query.limit]
         waits = await workflow_views.waits(connection, rows)
         symptoms = await workflow_views.symptoms(connection, rows)
+        again = [row for row in rows if workflow_views.RETRYING in symptoms.get(row["id"], ())]
+        missing = await workflow_views.missing(connection, again)
         budgets = await accounts.of(connection, [row["id"] for row in rows if row["budgeted"]])
     next_cursor = cursors.encode(rows[-1]["id"].hex, of=of) if has_more else None
     page = Page[WorkflowItem](
         data=[
             workflow_item(
                 row,
-                headline=headlines.workflow_headline_brief(row),
+                headline=headlines.workflow_headline(row, steps=(), calls=(), missing=missing.get(row["id"])),
                 waits=waits[row["id"]],
                 symptoms=symptoms.get(row["id"], []),
                 budgets=budgets.get(row["id"], ()),

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from app.domain import stories
+from app.domain import stories, uninstalled
 from app.domain.amounts import counted, dollars, moment, took
 from app.domain.failure_words import in_short
 from app.domain.plain import clipped
@@ -48,14 +48,16 @@ def workflow_headline(
     calls: Sequence[Row],
     pending: Sequence[Row] = (),
     pause: Row | None = None,
+    missing: Row | None = None,
     now: datetime | None = None,
 ) -> str:
     """What a workflow came to or does now, then why: the doubt, the person waited for, the recovery, what was done.
 
     `pending`: rows of calls that are probed or whose result is awaited, with `asking`, `next_at` and `said`; `pause`:
-    `by`, `reason` and `at`.
+    `by`, `reason` and `at`; `missing`: calls that no worker could make for want of something (`uninstalled.among`).
     """
     parts = [workflow_headline_brief(workflow, pause=pause, now=now)]
+    parts += uninstalled.told(missing)
     parts += stories.doubts(calls, now=now)
     parts += stories.pending(pending)
     if workflow["status"] in ("waiting", "paused"):
@@ -94,9 +96,15 @@ def workflow_headline_brief(workflow: Row, *, pause: Row | None = None, now: dat
 
 
 def step_headline(
-    step: Row, *, calls: Sequence[Row] = (), operated: Row | None = None, now: datetime | None = None
+    step: Row,
+    *,
+    calls: Sequence[Row] = (),
+    operated: Row | None = None,
+    missing: Row | None = None,
+    now: datetime | None = None,
 ) -> str:
-    """What one step came to or does now. `operated`: `action`, `by` and `note` of the operator who ended it by hand."""
+    """What one step came to or does now. `operated`: `action`, `by` and `note` of the operator who ended it by hand;
+    `missing` as for a workflow."""
     state = step["state"]
     unsure = [*stories.doubts(calls, now=now), *stories.pending(stories.probed(calls))]
     if unsure:
@@ -121,7 +129,7 @@ def step_headline(
         return " ".join(stories.waiting([step], calls) or ["Waiting."])
     if state == StepState.RUNNING:
         since = f" for {_elapsed(step, now)}" if now is not None else ""
-        return " ".join([f"Running{since}{_items(step)}.", *stories.backing_off(calls)])
+        return " ".join([f"Running{since}{_items(step)}.", *uninstalled.told(missing), *stories.backing_off(calls)])
     if state == StepState.READY:
         return "Ready to start."
     return f"Not started: waits for {counted(step['unmet_needs'], 'step')}."

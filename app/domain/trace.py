@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from app.domain import decided, headlines, ids, ledger_records, stories, trace_totals
+from app.domain import decided, headlines, ids, ledger_records, stories, trace_totals, uninstalled
 from app.domain.amounts import usd
 from app.domain.outcomes import JSON
 from app.domain.partials import Partial
@@ -159,6 +159,7 @@ class _Rows:
             calls=self.all_calls,
             pending=pending,
             pause=decided.pause_of(self.events),
+            missing=uninstalled.among(self.all_calls, self.attempts),
             now=self.now,
         )
 
@@ -186,7 +187,11 @@ class _Rows:
             kind="step",
             name=path,
             headline=headlines.step_headline(
-                step, calls=self.with_asides(calls), operated=decided.by_hand(step, operations), now=self.now
+                step,
+                calls=self.with_asides(calls),
+                operated=decided.by_hand(step, operations),
+                missing=uninstalled.among(calls, self.attempts),
+                now=self.now,
             ),
             status=step["state"],
             started_at=step["started_at"],

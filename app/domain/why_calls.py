@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from app.domain import ids, why_budgets, why_commands
+from app.domain import ids, uninstalled, why_budgets, why_commands
 from app.domain.amounts import clock, counted, moment
 from app.domain.failure_words import CHANGES, HELD, VERDICTS, in_short
 from app.domain.headlines import ACCEPTED, MESSAGE_LIMIT
@@ -77,11 +77,12 @@ def _due(situation: Situation, call: Row) -> Reason:
         last = call["recovery"][-1] if call["recovery"] else None
         after = "" if last is None else f" after {in_short(str(last['kind']))}"
         stopped = _stopped_itself(situation, call)
+        again = f"It is tried again at {clock(since)}, on whichever worker is free."
         return Reason(
             kind="backing_off",
             headline=f"{what(call)} is asked again{after} at {clock(since)}."
             if stopped is None
-            else f"{clipped(stopped, MESSAGE_LIMIT)} It is tried again at {clock(since)}, on whichever worker is free.",
+            else f"{clipped(stopped, 2 * MESSAGE_LIMIT)} {again}",
             until=since,
             who=TIME,
             commands=(why_commands.operate(workflow, call["step"], action="retry-now"),),
@@ -122,7 +123,9 @@ def _stopped_itself(situation: Situation, call: Row) -> str | None:
     """What a worker said that could not send it at all: nobody's failure, so no recovery speaks of it."""
     last = next((row for row in situation.attempts if row["id"] == call["attempt_id"]), None)
     failure = None if last is None or last["outcome"] != AttemptOutcome.NOT_SENT else last["failure"]
-    return str(failure["message"]) if failure and failure["kind"] == FailureKind.WORKER_LOST else None
+    if last is None or not failure or failure["kind"] != FailureKind.WORKER_LOST:
+        return None
+    return f"{uninstalled.in_words(failure)}." if uninstalled.is_one(last) else str(failure["message"])
 
 
 # --- in flight ---

@@ -14,14 +14,15 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, any_, case, func, literal, literal_column, or_, select
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.dialects.postgresql import array, distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain import ids
+from app.domain import ids, uninstalled
 from app.domain.aggregate import Workflow
 from app.domain.states import (
     FINAL_STATUSES,
     ApprovalStatus,
+    AttemptOutcome,
     CallKind,
     CallState,
     DueKind,
@@ -33,12 +34,15 @@ from app.domain.states import (
 from app.store import columns
 from app.store.step_views import DUE_AT
 from app.store.submissions import ROUTE
-from app.store.tables import approvals, calls, dues, events, idempotency_keys, steps, workers, workflows
+from app.store.tables import approvals, attempts, calls, dues, events, idempotency_keys, steps, workers, workflows
 
 Row = dict[str, Any]
 
 STALLED_AFTER = timedelta(seconds=30)
 """A call that has been due this long while workers live is worth a word; a sweep rings again every second."""
+
+RETRYING: Final = "retrying"
+"""The symptom of a call that is due and not for the first time."""
 
 _HAS_APPROVAL = (HeldReason.APPROVAL, HeldReason.REPEAT, HeldReason.DRIFT)
 """Reasons whose open approval is listed instead of the held call."""
@@ -298,7 +302,42 @@ async def symptoms(connection: AsyncConnection, rows: Sequence[Row]) -> dict[UUI
     return {row.workflow_id: words(due=row.due, late=row.late, again=row.again, worker=row.worker) for row in found}
 
 
+async def missing(connection: AsyncConnection, rows: Sequence[Row]) -> dict[UUID, Row]:
+    """Of these workflows those with calls that no worker could make so far, because something is not installed: what
+    `app/domain/uninstalled.py` tells of. Asked of the narrow `dues`, like the symptom `retrying` that it is one of."""
+    asking = [row["id"] for row in rows if row["open_calls"] > 0 and row["revision"] > 1]
+    if not asking:
+        return {}
+    found = await connection.execute(
+        select(
+            dues.c.workflow_id,
+            dues.c.due_at,
+            attempts.c.failure,
+            func.count().over(partition_by=dues.c.workflow_id).label("calls"),
+        )
+        .join(calls, and_(calls.c.workflow_id == dues.c.workflow_id, calls.c.id == dues.c.ref))
+        .join(
+            attempts,
+            and_(
+                attempts.c.workflow_id == calls.c.workflow_id,
+                attempts.c.call_id == calls.c.id,
+                attempts.c.id == calls.c.attempt_id,
+            ),
+        )
+        .where(
+            dues.c.workflow_id == any_(array(asking)),
+            dues.c.kind == DueKind.CALL.value,
+            calls.c.state == CallState.DUE.value,
+            attempts.c.outcome == AttemptOutcome.NOT_SENT.value,
+            attempts.c.failure["detail"]["seen"].astext.in_(uninstalled.SEEN),
+        )
+        .ext(distinct_on(dues.c.workflow_id))
+        .order_by(dues.c.workflow_id, dues.c.due_at)
+    )
+    return {row["workflow_id"]: dict(row) for row in found.mappings()}
+
+
 def words(*, due: bool | None, late: bool | None, again: bool | None, worker: bool) -> list[str]:
     """What is told of calls that are due: since when, for how long, not for the first time, and nobody is there."""
-    told = (("no_worker", due and not worker), ("stalled", late and worker), ("retrying", again))
+    told = (("no_worker", due and not worker), ("stalled", late and worker), (RETRYING, again))
     return [word for word, applies in told if applies]
