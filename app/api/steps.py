@@ -19,8 +19,7 @@ from app.api.shapes.listing import Page
 from app.api.shapes.step import CallDetail, Step, StepDetail, call_detail, step_detail, step_shape
 from app.api.shapes.values import JSON
 from app.api.workflow_reading import row_of, workflow_id_of
-from app.domain import headlines
-from app.domain.plan import Plan
+from app.domain import headlines, uninstalled
 from app.errors import InvalidValue, NotFound
 from app.store import step_views
 from app.store.step_views import Row, StepPlace
@@ -67,8 +66,9 @@ async def list_steps(
         data=[
             step_shape(
                 row,
+                owner=owner,
+                plan=plan,
                 headline=headlines.step_headline(row, operated=operated.get(row["path"])),
-                needs=_needs(plan, row),
                 attempts=attempts.get(row["path"], 0),
             )
             for row in rows
@@ -109,11 +109,14 @@ async def read(request: Request, caller: Caller, workflow_id: UUID, path: str) -
         )
         operated = await step_views.operated(connection, workflow_id=workflow_id, rows=[row])
     plan = await services_of(request).plans.get(caller.tenant_id, owner["plan_digest"])
-    headline = headlines.step_headline(row, calls=calls, operated=operated.get(path))
+    headline = headlines.step_headline(
+        row, calls=calls, operated=operated.get(path), missing=uninstalled.among(calls, attempts)
+    )
     return step_detail(
         row,
+        owner=owner,
+        plan=plan,
         headline=headline,
-        needs=_needs(plan, row),
         calls=calls,
         attempts=attempts,
         partial=await written.of_step(services_of(request), calls, attempts),
@@ -167,12 +170,6 @@ def known_path(path: str) -> bool:
 
 def no_step(path: str) -> NotFound:
     return NotFound(f"The workflow has no step {path[:128]}.", fix="See its steps for the paths it has.")
-
-
-def _needs(plan: Plan, row: Row) -> list[str]:
-    """In document order; an item needs what its parent needs."""
-    needed = plan.steps[row["name"]].needs
-    return [name for name in plan.steps if name in needed]
 
 
 def _parts(place: StepPlace) -> list[JSON]:

@@ -14,9 +14,10 @@ from app.api.authentication import Caller, needs
 from app.api.context import services_of
 from app.api.documents import problems_of
 from app.api.query import NoQuery
+from app.api.shapes.taken import DisabledTool, disabled_tool
 from app.api.shapes.values import Shape
 from app.api.workflow_reading import headline_of, workflow_id_of
-from app.domain import ids, situation, why, why_commands
+from app.domain import ids, situation, why, why_commands, why_tools
 from app.domain.states import HeldReason, WorkflowStatus
 from app.errors import NotFound
 from app.store import identity, snapshots, why_views
@@ -50,6 +51,13 @@ class Reason(Shape):
     commands: list[Command]
 
 
+class MissedTool(DisabledTool):
+    """A tool that an agent has to do without; nothing waits for it."""
+
+    headline: str
+    commands: list[Command]
+
+
 class Why(Shape):
     """Why nothing moves, the reason that most needs somebody first. Empty once the workflow has ended."""
 
@@ -59,6 +67,8 @@ class Why(Shape):
     reasons: list[Reason]
     more: int
     """Open calls beyond those told about here."""
+    tools_disabled: list[MissedTool]
+    """Taken away and not given back, also once the workflow has ended."""
     commands: list[Command]
     """What can be done with it once it has ended; empty before."""
     generated_at: datetime
@@ -119,6 +129,12 @@ def _shape(found: situation.Situation, reasons: list[situation.Reason], *, headl
             for reason in reasons
         ],
         more=found.more,
+        tools_disabled=[
+            MissedTool(
+                **dict(disabled_tool(missed.taken)), headline=missed.headline, commands=_commands(missed.commands)
+            )
+            for missed in why_tools.explain(found)
+        ],
         commands=_commands(why.after_end(found.workflow)),
         generated_at=found.now,
     )

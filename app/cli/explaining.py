@@ -27,6 +27,8 @@ GLYPHS: Final[Mapping[str, str]] = {
 }
 """Everything else is under way."""
 UNDER_WAY: Final = "◌"
+TAKEN: Final = "–"
+"""A tool that an agent does without: nothing waits for it."""
 
 
 def why(
@@ -46,6 +48,8 @@ def why(
         _print(reason, curl=curl)
     if found["more"]:
         printing.out(f"\n… and {found['more']:,} more open calls")
+    for missed in found.get("tools_disabled") or ():
+        _print_missed(missed, curl=curl)
     if not found["reasons"]:
         printing.note("It waits for nothing: it has ended.")
         for command in found["commands"]:
@@ -57,6 +61,12 @@ def _print(reason: Mapping[str, JSON], *, curl: bool) -> None:
     times = [f"{word} {_instant(reason[name])}" for name, word in _TIMES.items() if reason[name]]
     printing.out(f"  {' · '.join([*times, plain(str(reason['who']))])}")
     for command in reason["commands"]:
+        printing.out(f"    {_line(command, curl=curl)}")
+
+
+def _print_missed(missed: Mapping[str, JSON], *, curl: bool) -> None:
+    printing.out(f"\n{TAKEN} {plain(str(missed['headline']))}")
+    for command in missed["commands"]:
         printing.out(f"    {_line(command, curl=curl)}")
 
 

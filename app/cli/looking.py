@@ -203,6 +203,7 @@ def _show_workflow(found: Mapping[str, JSON]) -> None:
         printing.out(plain(line))
     for one in found["waiting_on"]:
         printing.out(f"waits for    {plain(', '.join(f'{name} {value}' for name, value in one.items() if value))}")
+    _disabled(found)
     if found["failure"]:
         printing.out(f"failure      {plain(str(found['failure']['message']))}")
         if found["failure"].get("fix"):
@@ -223,6 +224,9 @@ def _show_step(workflow: str, found: Mapping[str, JSON]) -> None:
             "ended": found["ended_at"] or "-",
         }
     )
+    if found.get("model"):
+        printing.out(f"model        {plain(_model(found['model']))}")
+    _disabled(found)
     for name in ("input", "output", "failure"):
         _value(name, found[name])
     for call in found.get("call_list") or []:
@@ -239,6 +243,19 @@ def _show_step(workflow: str, found: Mapping[str, JSON]) -> None:
         if found["partial"] is not None and found["partial"]["call"] == call["id"]:
             _show_partial(found["partial"])
         printing.out(f"  surefoot show {workflow} {plain(str(found['path']))} --call {call['n']}")
+
+
+def _model(used: Mapping[str, JSON]) -> str:
+    named = used["id"] if used["alias"] == used["id"] else f"{used['alias']} ({used['id']})"
+    return f"{named}, in the place of {used['switched_from']}" if used["switched_from"] else str(named)
+
+
+def _disabled(found: Mapping[str, JSON]) -> None:
+    """Tools that agents may not use any more; those of a reopened workflow are theirs again."""
+    for one in found.get("tools_disabled") or ():
+        if not one["given_back"]:
+            why = f"{one['failures']} failures in a row in {one['step']}: {one['reason']}"
+            printing.out(f"disabled     {plain(str(one['tool']))}, after {plain(why)}")
 
 
 def _show_partial(told: Mapping[str, JSON]) -> None:

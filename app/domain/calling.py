@@ -15,7 +15,7 @@ from uuid import UUID
 from app.domain import canonical, ids
 from app.domain.aggregate import Call, Message, StepRow
 from app.domain.outcomes import JSON
-from app.domain.plan import Step, Tool
+from app.domain.plan import Agent, Step, Tool
 from app.domain.states import AttemptOutcome, CallKind, CallState, EffectClass, FailureKind, HeldReason
 from app.domain.transition import Draft
 
@@ -251,10 +251,15 @@ def alias_of(row: StepRow, step: Step) -> str:
     """What the definition calls that model."""
     if step.agent is None:
         raise ValueError(f"{step.id} is not an agent step")
-    if row.model is None:
-        return step.agent.alias
-    named = (policy.switch_alias for policy in step.retry.values() if policy.switch_model == row.model)
-    return next((alias for alias in named if alias is not None), row.model)
+    return called(step, step.agent, switched_to=row.model)
+
+
+def called(step: Step, agent: Agent, *, switched_to: str | None) -> str:
+    """What the definition calls the model that a step goes on with."""
+    if switched_to is None:
+        return agent.alias
+    named = (policy.switch_alias for policy in step.retry.values() if policy.switch_model == switched_to)
+    return next((alias for alias in named if alias is not None), switched_to)
 
 
 def max_tokens_of(row: StepRow, step: Step) -> int:

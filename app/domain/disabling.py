@@ -35,6 +35,9 @@ DISABLED: Final = "disabled:"
 UNKNOWN: Final = "unknown_tools"
 """Counter on an agent step: uses of tools that there are not, in a row."""
 
+UNFIT: Final = "its arguments did not fit its schema"
+"""Why a tool was taken from one step alone."""
+
 _REASON_SHOWN: Final = 200
 """Characters of the last failure's words in a note."""
 _NOT_ITS_FAULT: Final = frozenset(
@@ -58,7 +61,7 @@ def refusal(draft: Draft, row: StepRow, offered: Iterable[str], tool: str) -> Fa
     if taken is not None and not taken.get("lifted"):
         where, times, last = "workflow", taken["failures"], str(taken["message"])
     elif row.counters.get(DISABLED + tool):
-        where, times, last = "step", row.counters[DISABLED + tool], "its arguments did not fit its schema"
+        where, times, last = "step", row.counters[DISABLED + tool], UNFIT
     else:
         return None
     return Failure(

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from app.domain.plan import Probe
 from app.domain.states import DueKind
+from app.domain.taken_tools import Taken
 from app.domain.why_commands import Command
 
 Row = Mapping[str, Any]
@@ -105,6 +106,8 @@ class Situation:
     """The engine versions of the workers that are alive, one entry a worker."""
     budgets: Sequence[Row] = ()
     """Its own and those of its steps."""
+    taken: Sequence[Taken] = ()
+    """Tools that its agents may not use any more, or might not for a while."""
     more: int = 0
     """Open calls that were not read, because nobody reads that many."""
     restored: bool = False

@@ -1,6 +1,7 @@
 """Another model goes on: after an overload that lasts, a refusal, whatever a definition names one for (`switch_model`).
 
     switch     if the policy of that failure names another model: its call is made, or what it needs is read first
+    in_use     the model that a step goes on with, and whether it was switched
     carried    the messages are there: a new conversation without what the other model cannot read
 
 A model is switched for the rest of the step (`StepRow.model`). Thinking blocks are only sent to models that can read
@@ -12,6 +13,7 @@ crash leaves either both or nothing: it is one decision.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from app.domain import calling, changing, conversation, ending, model_facts, notes
@@ -49,6 +51,23 @@ def switch(draft: Draft, row: StepRow, step: Step, call: Call, failure: Failure)
     else:
         draft.then(ModelSwitched(step=row.path, call_id=call.id, failure=failure))
     return True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Used:
+    model: str
+    alias: str
+    switched_from: str | None
+    """The agent's own model, if this is another one."""
+
+
+def in_use(step: Step, *, switched_to: str | None) -> Used | None:
+    """`switched_to`: `StepRow.model`. None for a step that is no agent."""
+    if step.agent is None:
+        return None
+    model = switched_to or step.agent.model
+    was = None if model == step.agent.model else step.agent.model
+    return Used(model=model, alias=calling.called(step, step.agent, switched_to=switched_to), switched_from=was)
 
 
 def _unreadable(row: StepRow, *, before: str, after: str) -> bool:

@@ -34,6 +34,11 @@ def show_why(workflow: str) -> Command:
     return _get(f"surefoot why {workflow}", f"/v1/workflows/{workflow}/why")
 
 
+def show_step(workflow: str, step: str) -> Command:
+    path = f"/v1/workflows/{workflow}/steps/{quote(step, safe='')}"
+    return _get(f"surefoot show {workflow} {shlex.quote(step)}", path)
+
+
 def show_approval(approval: str) -> Command:
     return _get(f"surefoot show {approval}", f"/v1/approvals/{approval}")
 

@@ -11,15 +11,38 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Select, and_, case, func, or_, select
+from sqlalchemy import Select, Text, and_, case, cast, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain import taken_tools
 from app.domain.dependencies import SHARED
+from app.domain.disabling import DISABLED
 from app.domain.plan import Probe
 from app.domain.situation import ENDING_DUES, Situation
-from app.domain.states import FINAL_CALL_STATES, ApprovalStatus, CallState, DueKind, HeldReason, Undo, WorkflowStatus
+from app.domain.states import (
+    FINAL_CALL_STATES,
+    ApprovalStatus,
+    CallState,
+    DueKind,
+    HeldReason,
+    StepKind,
+    Undo,
+    WorkflowStatus,
+)
 from app.store import accounts
-from app.store.tables import approvals, attempts, breakers, calls, dues, events, limits, switches, workers, workflows
+from app.store.tables import (
+    approvals,
+    attempts,
+    breakers,
+    calls,
+    dues,
+    events,
+    limits,
+    steps,
+    switches,
+    workers,
+    workflows,
+)
 from app.store.workflow_views import undo_failures
 
 Row = dict[str, Any]
@@ -52,10 +75,11 @@ async def owner(connection: AsyncConnection, *, tenant_id: UUID, workflow_id: UU
 async def situation(
     connection: AsyncConnection, workflow: Row, *, probes: Mapping[str, Probe], restored: bool = False
 ) -> Situation:
-    """`probes` as the workflow's plan says; nothing is read for a workflow that has ended."""
+    """`probes` as the workflow's plan says; of a workflow that has ended only the tools that it had to do without."""
     now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+    taken = await _taken(connection, workflow)
     if WorkflowStatus(workflow["status"]).final:
-        return Situation(workflow=workflow, now=now)
+        return Situation(workflow=workflow, now=now, taken=taken)
     open_calls = await _open_calls(connection, workflow)
     asked = await _approvals(connection, workflow)
     marked = await _dues(connection, workflow, [call["id"] for call in open_calls])
@@ -77,6 +101,7 @@ async def situation(
         workers=await _workers(connection),
         restored=restored,
         budgets=await _budgets(connection, workflow),
+        taken=taken,
         more=max(workflow["open_calls"] + workflow["held"] + workflow["doubts"] - len(open_calls), 0),
     )
 
@@ -129,6 +154,21 @@ async def _attempts(connection: AsyncConnection, workflow: Row, open_calls: Sequ
         .outerjoin(workers, workers.c.id == attempts.c.worker)
         .where(attempts.c.workflow_id == workflow["id"], attempts.c.id.in_(fences)),
     )
+
+
+async def _taken(connection: AsyncConnection, workflow: Row) -> list[taken_tools.Taken]:
+    found = await connection.execute(
+        select(steps.c.path, steps.c.counters)
+        .where(
+            steps.c.workflow_id == workflow["id"],
+            steps.c.kind == StepKind.AGENT.value,
+            cast(steps.c.counters, Text).contains(f'"{DISABLED}', autoescape=True),
+        )
+        .order_by(steps.c.position, steps.c.path)
+        .limit(LARGEST)
+    )
+    alone = [taken for row in found for taken in taken_tools.of_step(row.path, row.counters)]
+    return [*taken_tools.of_workflow(workflow["tools_disabled"]), *alone]
 
 
 async def _budgets(connection: AsyncConnection, workflow: Row) -> Sequence[Row]:

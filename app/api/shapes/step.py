@@ -9,9 +9,11 @@ from uuid import UUID
 
 from pydantic import Field
 
+from app.api.shapes.taken import DisabledTool, disabled_tools
 from app.api.shapes.values import JSON, Shape, id_or_none
 from app.api.shapes.workflow import FailureShape, failure_shape
-from app.domain import amounts, ids
+from app.domain import amounts, ids, switching, taken_tools
+from app.domain.plan import Plan
 from app.domain.states import (
     AttemptOutcome,
     CallKind,
@@ -27,6 +29,17 @@ from app.domain.states import (
 Row = Mapping[str, Any]
 
 
+class StepModel(Shape):
+    """The model that a step's next model call is made with."""
+
+    id: str
+    """As the provider calls it."""
+    alias: str
+    """As the definition calls it."""
+    switched_from: str | None
+    """The agent's own model, if another one goes on for the rest of the step."""
+
+
 class Step(Shape):
     path: str
     kind: StepKind
@@ -38,6 +51,10 @@ class Step(Shape):
     output: JSON
     failure: FailureShape | None
     undo: Undo
+    model: StepModel | None
+    """Null for a step that is no agent."""
+    tools_disabled: list[DisabledTool]
+    """What its agent was offered and may not use any more."""
     calls: int
     attempts: int
     started_at: datetime | None
@@ -142,43 +159,63 @@ class CallDetail(Call):
     answers: list[Answer]
 
 
-def step_shape(row: Row, *, headline: str, needs: Sequence[str], attempts: int) -> Step:
-    return Step(**_step_fields(row, headline=headline, needs=needs, attempts=attempts))
+def step_shape(row: Row, *, owner: Row, plan: Plan, headline: str, attempts: int) -> Step:
+    """`owner`: the workflow's row."""
+    return Step(**_step_fields(row, owner=owner, plan=plan, headline=headline, attempts=attempts))
 
 
 def step_detail(
     row: Row,
     *,
+    owner: Row,
+    plan: Plan,
     headline: str,
-    needs: Sequence[str],
     calls: Sequence[Row],
     attempts: Mapping[UUID, Sequence[Row]],
     partial: PartialAnswer | None = None,
 ) -> StepDetail:
     return StepDetail(
-        **_step_fields(row, headline=headline, needs=needs, attempts=sum(call["attempts"] for call in calls)),
+        **_step_fields(
+            row, owner=owner, plan=plan, headline=headline, attempts=sum(call["attempts"] for call in calls)
+        ),
         partial=partial,
         call_list=[call_shape(call, attempts=attempts[call["id"]]) for call in calls],
     )
 
 
-def _step_fields(row: Row, *, headline: str, needs: Sequence[str], attempts: int) -> dict[str, Any]:
+def _step_fields(row: Row, *, owner: Row, plan: Plan, headline: str, attempts: int) -> dict[str, Any]:
+    agent = plan.steps[row["name"]].agent
+    offered = () if agent is None else agent.tools
+    missed = taken_tools.out_of_reach(row["path"], row["counters"], entries=owner["tools_disabled"], offered=offered)
     return {
         "path": row["path"],
         "kind": row["kind"],
         "state": row["state"],
         "headline": headline,
         "title": row["title"],
-        "needs": list(needs),
+        "needs": _needs(plan, row),
         "input": row["input"],
         "output": row["output"],
         "failure": failure_shape(row["failure"]),
         "undo": row["undo"],
+        "model": _model(plan, row),
+        "tools_disabled": disabled_tools(missed),
         "calls": row["calls"],
         "attempts": attempts,
         "started_at": row["started_at"],
         "ended_at": row["ended_at"],
     }
+
+
+def _needs(plan: Plan, row: Row) -> list[str]:
+    """In document order; an item needs what its parent needs."""
+    needed = plan.steps[row["name"]].needs
+    return [name for name in plan.steps if name in needed]
+
+
+def _model(plan: Plan, row: Row) -> StepModel | None:
+    used = switching.in_use(plan.steps[row["name"]], switched_to=row["model"])
+    return None if used is None else StepModel(id=used.model, alias=used.alias, switched_from=used.switched_from)
 
 
 def call_shape(row: Row, *, attempts: Sequence[Row]) -> Call:

@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Final, Literal
 
 from app.api.shapes.budget import Budget, budgets_of
+from app.api.shapes.taken import DisabledTool, disabled_tools
 from app.api.shapes.values import JSON, Shape, workflow_path
-from app.domain import amounts, ids
+from app.domain import amounts, ids, taken_tools
 from app.domain.states import CallState, HeldReason, Undo, WorkflowStatus
 from app.store.workflow_views import Row, Waits
 
@@ -115,6 +116,9 @@ class WorkflowItem(Shape):
     budget: list[Budget] | None
     """Its own and those of its steps; null if it has none."""
     effects: EffectCounts
+    tools_disabled: list[DisabledTool]
+    """Taken away from every agent of it, those given back since among them; what one step alone had to do without is
+    in the step."""
     webhook: WebhookShape | None
     deadline_at: datetime
     created_at: datetime
@@ -170,6 +174,7 @@ def workflow_item(
             abandoned=row["effects_abandoned"],
             duplicates_prevented=row["duplicates_prevented"],
         ),
+        tools_disabled=disabled_tools(taken_tools.of_workflow(row["tools_disabled"])),
         webhook=_webhook(row["webhook"]),
         deadline_at=row["deadline_at"],
         created_at=row["created_at"],
