@@ -19,7 +19,8 @@ from typing import Final
 
 from app.domain.outcomes import JSON
 
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s{}\[\],:"]+', re.DOTALL)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]|[^\s{}\[\],:"]++', re.DOTALL)
+"""Each byte is looked at once (`++`, `*+`: nothing is given back), also of a string that never ends."""
 _OPEN: Final = (b"{", b"[")
 _CLOSE: Final = (b"}", b"]")
 _LEVELS: Final = 2
@@ -92,6 +93,8 @@ def _scanned(raw: bytes) -> Reply | None:
                 depth += 1
                 if depth <= _LEVELS:
                     open_object[depth] = token == b"{"
+    if depth:
+        return None  # cut: whether it was going to say `isError`, nobody knows
     if b"method" in found or not {b"result", b"error"} & found.keys():
         return None
     return Reply(

@@ -130,8 +130,9 @@ class _Body(httpx2.AsyncByteStream):
     def _show(self, plain: bytes) -> None:
         if self._wire is None or self._wire.reply is not None:
             return
+        seen = len(self._pending)
         self._pending += plain
-        end = _last_event(self._pending) if self._events else 0
+        end = _last_event(self._pending, seen) if self._events else 0
         if end:
             for message in mcp_replies.replies_in(bytes(self._pending[:end])):
                 self._wire.arrived(message)
@@ -144,10 +145,14 @@ class _Body(httpx2.AsyncByteStream):
         self._pending.clear()
 
 
-def _last_event(pending: bytearray) -> int:
-    """Where the last event ends that is complete; 0: none is."""
-    ends = (pending.rfind(mark) + len(mark) for mark in (b"\n\n", b"\r\r", b"\n\r\n") if mark in pending)
-    return max(ends, default=0)
+_MARKS: Final = (b"\n\n", b"\r\r", b"\n\r\n")
+
+
+def _last_event(pending: bytearray, seen: int) -> int:
+    """Where the last event ends that is complete; 0: none is. None ends within the first `seen` bytes: an event of
+    megabytes is not searched anew for each of its pieces."""
+    found = ((pending.rfind(mark, max(seen - len(mark) + 1, 0)), mark) for mark in _MARKS)
+    return max((place + len(mark) for place, mark in found if place >= 0), default=0)
 
 
 def _core(request: httpx2.Request, target: Target, content: bytes) -> httpcore.Request:
