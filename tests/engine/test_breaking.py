@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 from uuid import UUID
 
 from app.domain import ids
+from app.domain.states import FailureKind
 from app.engine import depend, perform
 from app.store import breakers
 from tests.engine.operations import cancelled
 from tests.engine.outages import (
+    AGENT,
     Outage,
     asks,
     breaker,
@@ -18,10 +21,11 @@ from tests.engine.outages import (
     look_at_all,
     opened,
     pass_the_pause,
+    refused_by_provider,
     statuses,
     swept,
 )
-from tests.engine.world import World, ok, refused, unknown
+from tests.engine.world import World, not_sent, ok, refused, unknown
 
 PLACE = (ids.DEFAULT_TENANT, "tool:do")
 
@@ -160,6 +164,45 @@ async def test_canary_granted_and_never_claimed_gives_its_place_up_after_its_tim
 
     assert in_its_time == 5
     assert (await breaker(small_world))["state"] == "closed"
+
+
+async def test_canary_that_was_not_sent_closes_nothing(small_world: World) -> None:
+    worker = await small_world.worker()
+    Outage(small_world)
+    await opened(small_world, worker)
+    call = await fresh(small_world)
+    await small_world.rows("UPDATE breakers SET until = clock_timestamp()")
+
+    small_world.tools.script["do"] = [not_sent(FailureKind.WORKER_LOST)]  # its worker could not prove its lease
+    await worker.run(call)
+
+    row = await breaker(small_world)
+    assert (row["state"], row["canary"], row["until"] > row["updated_at"]) == ("half_open", None, True)
+
+
+async def test_herd_is_let_go_fifty_a_second_and_each_tenant_in_its_turn(small_world: World) -> None:
+    worker = await small_world.worker()
+    small_world.model.answers = [refused_by_provider(FailureKind.AUTH)]
+    await small_world.submit(AGENT, key="first")
+    await small_world.run(worker, hurry=False)
+    for n in range(119):
+        await small_world.submit(AGENT, key=str(n))
+    await small_world.run(worker, hurry=False)
+    waiting = await held(small_world)
+    late = "SELECT ref FROM dues WHERE kind = 'dependency' ORDER BY due_at DESC, ref DESC LIMIT 1"
+    youngest = (await small_world.row(late))["ref"]
+    other = ids.derived("another tenant")
+    await small_world.rows("UPDATE dues SET tenant_id = %s WHERE kind = 'dependency' AND ref = %s", other, youngest)
+
+    await depend.reset(worker.services, ids.DEFAULT_TENANT, scope="model:none/*", by="kim")
+
+    went = await small_world.rows(
+        "SELECT ref, round(extract(epoch FROM ring_at - min(ring_at) OVER ()))::int AS second "
+        "FROM dues WHERE kind = 'dependency'"
+    )
+    assert waiting == 120
+    assert Counter(row["second"] for row in went) == {0: 50, 1: 50, 2: 20}
+    assert [row["second"] for row in went if row["ref"] == youngest] == [0]
 
 
 async def test_breaker_that_closed_between_the_claim_and_the_holding_holds_nothing(small_world: World) -> None:

@@ -109,6 +109,23 @@ async def test_answer_is_made_shorter_when_that_is_what_the_budget_has_left(smal
     assert record["diff"] == ["- max_tokens 1000", f"+ max_tokens {request.max_tokens}"]
 
 
+async def test_request_that_was_sent_is_not_made_shorter_for_its_repeat(small_world: World) -> None:
+    worker = await small_world.worker()
+    probe = await small_world.submit(agent({"tokens": 100_000}), key="probe")
+    read = (await wanted(small_world, probe, "a"))["input"]
+    await small_world.run(worker)
+    small_world.model.requests, small_world.model.answers = [], [unknown(), answer(wrote=300)]
+
+    # Room for the first attempt at its worst, and then for a repeat only if its answer were shorter.
+    workflow_id = await small_world.submit(agent({"tokens": 2 * read + 1_500}))
+    await small_world.run(worker)
+
+    workflow = await small_world.workflow(workflow_id)
+    assert [request.max_tokens for request in small_world.model.requests] == [1000]
+    assert (workflow["status"], workflow["failure"]["kind"]) == ("failed", FailureKind.BUDGET_EXCEEDED)
+    assert "clamped_from" not in (await small_world.call(workflow_id, "a"))["request"]
+
+
 async def test_agent_stops_when_its_turns_are_used_up(small_world: World) -> None:
     worker = await small_world.worker()
     small_world.model.answers = [uses(("look", {"n": n})) for n in range(5)]
