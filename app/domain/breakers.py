@@ -33,6 +33,10 @@ UNCLEAR_FOR: Final = timedelta(seconds=5)
 """Before the next canary after one that said nothing about the dependency."""
 MOST_OPENED: Final = 30
 """Times in a row that are counted: enough for every pause to have reached its longest."""
+STEPS_BACK: Final = 2
+"""Doublings of the pause that one answered canary takes back: of the opening, and of one canary that failed. Were none
+taken back, a model that fails half of its calls would be shut for minutes though every canary is answered: those who
+waited go on together, meet what fails, and open it again."""
 LONGEST_WAIT: Final = timedelta(minutes=1)
 """A repeat waits for a token of the retry budget no longer than this: it slows repeats down, and stops none."""
 REASON_LIMIT: Final = 500
@@ -137,10 +141,12 @@ def told(row: Breaker, what: Told, *, now: datetime, rules: Rules) -> tuple[Brea
 
 
 def closed(row: Breaker, *, now: datetime) -> Breaker:
-    """Open no more; how often it was is kept, so that what comes and goes is left in peace for longer (`_in_a_row`)."""
+    """Open no more. How often it was is kept, less `STEPS_BACK`: what was away for long and comes back soon is not
+    asked as often as at first, what answers now and then is not left alone for longer and longer."""
     return replace(
         row,
         state=BreakerState.CLOSED,
+        opened=max(row.opened - STEPS_BACK, 0),
         failures=0,
         successes=0,
         window_began=now,
@@ -188,8 +194,8 @@ def _opened(row: Breaker, *, now: datetime, rules: Rules) -> Breaker:
 
 
 def _in_a_row(row: Breaker, *, now: datetime, rules: Rules) -> int:
-    """How often it was opened before, unless it has held for longer than it was shut: that was another trouble. Without
-    an end to the row a busy dependency that fails for moments would, after a day, be shut for minutes each time."""
+    """How often it was opened before, unless it has held for longer than it would be shut now: that was other trouble.
+    Without an end to the row what fails for moments would, after a day, be shut for minutes each time."""
     if row.closed_at is None:
         return row.opened
     held = now - row.closed_at

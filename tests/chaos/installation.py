@@ -38,6 +38,8 @@ KNOBS: Final = {
     "SUREFOOT_SWEEP": "0.4",
     "SUREFOOT_FENCE_MARGIN": "0.8",
     "SUREFOOT_DELIVERY_TIMEOUT": "5",
+    # Shorter than the patience of the watch for what is stuck: a model that fails as told may be shut for minutes.
+    "SUREFOOT_BREAKER_OPEN_LONGEST": "30",
     "SUREFOOT_LOG_JSON": "true",
     # A call may lose many workers in a row here; held as poisoned it would wait for a person for no fault of its own.
     "SUREFOOT_POISON_AFTER": "100",

@@ -78,32 +78,46 @@ def opened_again(found: Breaker, *, at: float) -> Breaker:
     return found
 
 
-def test_trouble_that_comes_back_soon_shuts_it_for_longer() -> None:
-    closed = breakers.closed(after(*[FAILED] * 5), now=NOW + seconds(10))
+def test_trouble_that_comes_back_soon_does_not_begin_with_the_shortest_pause() -> None:
+    long = after(*[FAILED] * 5, *[CANARY_FAILED] * 4)
+    closed = breakers.closed(long, now=NOW + seconds(10))
 
     found = opened_again(closed, at=10 + RULES.breaker_window - 1)
 
-    assert (found.state, found.opened) == (BreakerState.OPEN, 2)
+    assert (found.state, found.opened) == (BreakerState.OPEN, long.opened + 1 - breakers.STEPS_BACK)
+
+
+def test_pause_does_not_grow_while_every_other_canary_is_answered() -> None:
+    found = after(*[FAILED] * 5)
+    for n in range(1, 30):
+        found, _ = breakers.told(found, CANARY_FAILED, now=NOW + seconds(n * 10), rules=RULES)
+        found = breakers.closed(found, now=NOW + seconds(n * 10))
+        found = opened_again(found, at=n * 10 + 5)
+
+    assert found.opened == 1
 
 
 def test_trouble_long_after_the_last_one_begins_with_the_shortest_pause() -> None:
     found, at = row(), 0.0
-    for _ in range(8):  # a day of passing troubles, each over at once
-        at += RULES.breaker_window + 10
-        found = breakers.closed(opened_again(found, at=at), now=NOW + seconds(at + RULES.breaker_open))
+    for _ in range(8):  # a day of passing troubles, each over after some minutes
+        at += 3600
+        found = opened_again(found, at=at)
         assert found.opened == 1
+        for n in range(6):
+            found, _ = breakers.told(found, CANARY_FAILED, now=NOW + seconds(at + n), rules=RULES)
+        found = breakers.closed(found, now=NOW + seconds(at + 60))
 
 
-def test_row_of_troubles_ends_only_when_it_held_for_longer_than_it_was_shut() -> None:
-    found, shut_for = after(*[FAILED] * 5), 0.0
-    while shut_for <= RULES.breaker_window * 4:
-        shut_for = breakers.open_for(found.opened + 1, RULES).total_seconds()
+def test_row_of_troubles_ends_only_when_it_held_for_longer_than_it_would_be_shut() -> None:
+    found = after(*[FAILED] * 5)
+    while breakers.open_for(found.opened - breakers.STEPS_BACK, RULES).total_seconds() <= RULES.breaker_window:
         found, _ = breakers.told(found, CANARY_FAILED, now=NOW, rules=RULES)
     closed = breakers.closed(found, now=NOW)
+    shut_for = breakers.open_for(closed.opened, RULES).total_seconds()
 
     soon, later = opened_again(closed, at=shut_for - 1), opened_again(closed, at=shut_for + 1)
 
-    assert (soon.opened, later.opened) == (found.opened + 1, 1)
+    assert (soon.opened, later.opened) == (closed.opened + 1, 1)
 
 
 def test_each_canary_that_fails_doubles_the_pause_up_to_the_longest() -> None:
@@ -143,14 +157,6 @@ def test_canary_that_says_nothing_gives_its_place_up_and_the_next_comes_a_little
 
     assert (found.state, found.canary) == (BreakerState.HALF_OPEN, None)
     assert found.until == NOW + seconds(20) + breakers.UNCLEAR_FOR
-
-
-def test_breaker_that_opens_again_soon_after_it_closed_is_left_in_peace_for_longer() -> None:
-    closed = breakers.closed(after(*[FAILED] * 5), now=NOW)
-
-    again = after(*[FAILED] * 5, first=closed)
-
-    assert again.until == NOW + seconds(4) + seconds(2 * RULES.breaker_open)
 
 
 def test_one_refusal_parks_a_credential_and_its_canaries_are_one_to_ten_minutes_apart() -> None:
