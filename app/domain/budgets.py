@@ -198,7 +198,7 @@ def _shortened(asked: int, max_tokens: int) -> dict[str, JSON]:
 
 def settle(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> None:
     """An attempt's outcome is written: once. On time it ends its reservation; late it corrects the estimate at which
-    the attempt was counted when it was lost."""
+    the attempt was counted when it was lost, or when its call went on without it."""
     if not draft.snapshot.accounts or call.budget is None:
         return
     if call.kind == CallKind.MODEL and outcome.certainty is AttemptOutcome.SUCCEEDED and outcome.usage is not None:
@@ -210,7 +210,7 @@ def settle(draft: Draft, call: Call, attempt: Attempt, outcome: Outcome) -> None
         _note(draft, attempt, reserved)
         sent = outcome.certainty is not AttemptOutcome.NOT_SENT
         _spend(draft, call, reserved=reserved, taken=taken, counted=sent)
-    elif attempt.lost_at is not None and attempt.reserved_tokens is not None:
+    elif attempt.reserved_tokens is not None:
         before = {"microusd": attempt.reserved_microusd or 0, "tokens": attempt.reserved_tokens}
         taken = _taken(draft, call, outcome, {**reserved, **before})
         _book(draft, call, reserved={}, taken={name: taken.get(name, 0) - before[name] for name in ESTIMATED})
@@ -226,7 +226,8 @@ def leave(draft: Draft, call: Call, to: CallState) -> None:
     if call.state != CallState.INTENDED:
         _spend(draft, call, reserved=reserved, taken={}, counted=False)
         return
-    attempt = None if call.attempt_id is None else call.attempt(call.attempt_id)
+    # The one in flight: late evidence that settles the call has made another attempt the call's own.
+    attempt = next((one for one in reversed(call.history) if one.outcome is None), None)
     if attempt is not None:
         _note(draft, attempt, reserved)
     _spend(draft, call, reserved=reserved, taken=reserved, counted=True)

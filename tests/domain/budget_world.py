@@ -259,7 +259,7 @@ class BudgetWorld:
 def _took(attempt: Attempt) -> int:
     """Tokens, as the attempt's own row says."""
     if attempt.outcome is None:
-        return 0 if attempt.lost_at is None else attempt.reserved_tokens or 0
+        return attempt.reserved_tokens or 0  # lost, or still out when its call was settled otherwise
     if attempt.outcome == AttemptOutcome.UNKNOWN:
         return attempt.reserved_tokens or 0
     usage = attempt.usage or {}

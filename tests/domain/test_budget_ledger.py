@@ -86,6 +86,22 @@ def test_ledger_never_overshoots_and_never_leaks_whatever_happens(
         assert account.reserved_tool_calls == account.open_calls == 0
 
 
+def test_repeat_that_is_out_when_late_evidence_settles_its_call_is_counted_once_and_corrected_when_it_answers() -> None:
+    world = BudgetWorld(plan=plan(steps=1, limits={"on_exceeded": "fail", "turns": 1}, own=None))
+    for step in [("claim_and_be_lost", 0), ("claim", 0), ("late", 0, "final", 0.0)]:
+        act(world, step)
+        assert world.breaches() == [], step
+    [call] = world.every_call()
+    _, repeat = call.history
+    [account] = world.snapshot.accounts.values()
+    counted_in_full = account.spent_tokens
+
+    world.tell(world._settled(call, repeat.id, "final", 0.5))
+
+    assert world.breaches() == []
+    assert 0 < account.spent_tokens < counted_in_full
+
+
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(limits=limits, actions=st.lists(action, max_size=20))
 def test_cancelled_workflow_holds_no_reservation(limits: dict[str, Any], actions: list[tuple[Any, ...]]) -> None:

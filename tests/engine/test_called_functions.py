@@ -237,7 +237,8 @@ async def test_call_waits_for_a_worker_that_has_its_package_and_says_so(small_wo
         await small_world.run(worker)
 
     assert (before["state"], before["attempts"], before["tries"]) == ("due", 8, {})
-    assert "do was not called: worker.1 has no distribution `acme-tools`. It is tried again at " in said[0]
+    assert "do was not called: worker.1 has no distribution `acme-tools`" in said[0]
+    assert "It is tried again at " in said[0]
     assert (await small_world.workflow(workflow_id))["status"] == "succeeded"
     await check_laws(small_world)
 
