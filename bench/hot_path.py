@@ -36,12 +36,6 @@ IDLE_P50_MS: Final = 40.0
 IDLE_P99_MS: Final = 80.0
 WAL_PER_STEP: Final = 3_072
 
-CLAIM: Final = "WITH asked AS"
-"""How a claim begins: it is a transaction by itself, without a COMMIT to count."""
-
-WRITE: Final = "WITH _"
-"""How what was decided is written; each has a transaction of its own."""
-
 SLICES: Final = 5
 """Parts of the window whose rates are shown: a steady state has equal ones."""
 
@@ -73,6 +67,8 @@ class Loaded:
     end: Mark
     slices: list[int]
     statements: list[Statement]
+    commits: int
+    """Transactions that wrote anything, of everybody."""
     payloads: int
     """Bytes of what definitions, tools and clients said, written in the window."""
 
@@ -109,9 +105,14 @@ class Loaded:
         """Statements per step, without those that begin and end transactions."""
         return sum(s.calls for s in self.statements if s.role == role and not _boundary(s)) / self.steps
 
-    def transactions(self, role: str) -> float:
-        """COMMITs and claims per step; single reads, and the sweep's single statements, are not among them."""
-        return sum(s.calls for s in self.statements if s.role == role and _ends_one(s)) / self.steps
+    @property
+    def transactions(self) -> float:
+        """Per step, without those of the API."""
+        return self.commits / self.steps - self.api_transactions / self.steps
+
+    @property
+    def api_transactions(self) -> int:
+        return sum(s.calls for s in self.statements if s.role == "api" and s.text == "COMMIT")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +122,7 @@ class Idle:
     outside: list[float]
     """Milliseconds, as the client saw it."""
     transactions: float
-    """Of the workers, per step."""
+    """That wrote anything, per step, without those of the submissions."""
     first_call: list[float]
     """Milliseconds from the commit of a submission to the start of its first call."""
 
@@ -182,7 +183,8 @@ def _under_load(connection: psycopg.Connection[Any], load: Load, plan: Plan) -> 
     load.stop()
     load.drain(connection, seconds=DRAIN_WITHIN)
     slices = measures.steps_between(connection, start.at, end.at, slices=SLICES)
-    return Loaded(start=start, end=end, slices=slices, statements=statements, payloads=payloads)
+    commits = measures.commits(connection, start, end)
+    return Loaded(start=start, end=end, slices=slices, statements=statements, commits=commits, payloads=payloads)
 
 
 def _idle(connection: psycopg.Connection[Any], load: Load, plan: Plan) -> Idle:
@@ -190,8 +192,7 @@ def _idle(connection: psycopg.Connection[Any], load: Load, plan: Plan) -> Idle:
     client, outside = Client(load.stack, tool=load.tool), []
     for _ in range(WARM):
         client.submit(next(load.numbers), wait=WAIT)
-    since = measures.mark(connection, load.stack).at
-    measures.forget_statements(connection)
+    start = measures.mark(connection, load.stack)
     for _ in range(plan.singles):
         began = time.monotonic()
         told = client.submit(next(load.numbers), wait=WAIT)
@@ -199,11 +200,12 @@ def _idle(connection: psycopg.Connection[Any], load: Load, plan: Plan) -> Idle:
         if told["status"] != "succeeded":
             raise SystemExit(f"bench: a single workflow ended {told['status']}")
     client.close()
-    sent = [s for s in measures.statements(connection) if s.role == "worker"]
-    transactions = sum(s.calls for s in sent if s.text.startswith((CLAIM, WRITE))) / (plan.singles * STEPS)
-    first = measures.first_calls(connection, since)
+    commits = measures.commits(connection, start, measures.mark(connection, load.stack))
     return Idle(
-        inside=measures.durations(connection, since), outside=outside, transactions=transactions, first_call=first
+        inside=measures.durations(connection, start.at),
+        outside=outside,
+        transactions=(commits - plan.singles) / (plan.singles * STEPS),
+        first_call=measures.first_calls(connection, start.at),
     )
 
 
@@ -217,7 +219,7 @@ def lines(measured: Measured, *, least: float) -> list[Line]:
         Line("one idle workflow, accepted → succeeded, p99 ms", inside[0.99], most=IDLE_P99_MS),
         Line("idle: commit of the submission → first call, p50 ms", measures.percentile(idle.first_call, 0.5), most=10),
         Line("transactions of the workers per step, alone", idle.transactions, most=2),
-        Line("transactions of the workers per step, under load", loaded.transactions("worker"), most=0.3),
+        Line("transactions of the workers per step, under load", loaded.transactions, most=0.3),
         Line("WAL per step beyond the payloads, bytes", loaded.wal - loaded.payload, most=WAL_PER_STEP),
         Line("payload per step, bytes", loaded.payload),
         Line("steps a second in each fifth of the window", " ".join(f"{rate:.0f}" for rate in loaded.rates)),
@@ -228,7 +230,7 @@ def lines(measured: Measured, *, least: float) -> list[Line]:
             for group in ("worker", "postgres", "api", "tools", "valkey", "client")
         ),
         Line("statements of the workers per step, under load", loaded.sent("worker")),
-        Line("API: transactions per submission", loaded.transactions("api") * STEPS),
+        Line("API: transactions per submission", loaded.api_transactions / loaded.steps * STEPS),
         Line("API: statements per submission", loaded.sent("api") * STEPS),
     ]
 
@@ -252,10 +254,6 @@ def _print_statements(loaded: Loaded, count: int) -> None:
 
 def _boundary(statement: Statement) -> bool:
     return statement.text.partition(" ")[0] in ("BEGIN", "COMMIT", "ROLLBACK")
-
-
-def _ends_one(statement: Statement) -> bool:
-    return statement.text == "COMMIT" or statement.text.startswith(CLAIM)
 
 
 if __name__ == "__main__":

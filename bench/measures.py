@@ -52,6 +52,18 @@ def mark(connection: Connection, stack: Stack) -> Mark:
     return Mark(at=row[0], wal=int(row[1]), cpu=_cpu(stack))
 
 
+_COMMITS: Final = """
+SELECT coalesce(sum(count), 0) FROM pg_get_wal_stats('0/0'::pg_lsn + %s::numeric, '0/0'::pg_lsn + %s::numeric, true)
+WHERE "resource_manager/record_type" = 'Transaction/COMMIT'"""
+
+
+def commits(connection: Connection, start: Mark, end: Mark) -> int:
+    """Transactions between the two that wrote anything, by the log itself: of everybody, heartbeats and sweeps too."""
+    connection.execute("CREATE EXTENSION IF NOT EXISTS pg_walinspect")
+    row = connection.execute(_COMMITS, [start.wal, end.wal]).fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def forget_statements(connection: Connection) -> None:
     connection.execute("SELECT pg_stat_statements_reset()")
 

@@ -48,7 +48,7 @@ def _build(settings: Settings, name: str) -> Work:
     if services.lease is None:
         raise RuntimeError("build_services gave a worker no lease")
     feed = LocalFeed(lease=services.lease, concurrency=settings.concurrency)
-    services.feed = feed.offer
+    services.feed = feed
     return Work(
         bell=services.bell,
         lease=services.lease,

@@ -108,17 +108,27 @@ class TaskPool(BasePool):
         """Run a task that nobody rang for: the sweep's way round a broker that is away."""
         self._new(name, args, None)
 
-    def follow(self, name: str, *args: object, after: Sequence[object], within: float) -> bool:
+    def may_pass_on(self, name: str, refs: Sequence[object], *, within: float) -> bool:
+        """Whether a task of that name and one of these arguments runs here whose place was taken less than `within`
+        seconds ago: after that others have their turn. Only on the loop."""
+        job = self._running_one(name, refs)
+        return job is not None and time.monotonic() - job.since < within
+
+    def follow(self, name: str, *args: object, after: Sequence[object]) -> None:
         """Run a task in the place of one of the same name that is about to end, named by its argument: no more run than
-        before, and the credit passes to it. False if none of `after` runs here, or if the place was taken more than
-        `within` seconds ago: then others have their turn. Only on the loop."""
-        for ref in after:
-            job = self._by_ref.get((name, ref))
-            if job is not None and time.monotonic() - job.since < within:
-                done, job.done = job.done, None
-                self._new(name, args, done, since=job.since)
-                return True
-        return False
+        before, and the credit passes to it. Beside all others if none of them runs. It is run although the pool is
+        closing: the drain waits for it, and it knows what to do. Only on the loop."""
+        before = self._running_one(name, after)
+        if before is None:
+            job = self._job(name, args, None)
+        else:
+            done, before.done = before.done, None
+            job = self._job(name, args, done, since=before.since)
+        self._begin(job)
+
+    def _running_one(self, name: str, refs: Sequence[object]) -> Job | None:
+        found = (self._by_ref.get((name, ref)) for ref in refs)
+        return next((job for job in found if job is not None), None)
 
     def running(self, name: str) -> int:
         """How many tasks of that name are in the pool."""
@@ -141,17 +151,20 @@ class TaskPool(BasePool):
         self._closed = True
         self._event_loop.run(self._force())
 
-    def _new(
-        self, name: str, args: tuple[Any, ...], done: Callable[..., None] | None, *, since: float | None = None
-    ) -> Job:
-        taken = time.monotonic() if since is None else since
-        job = Job(id=next(self._ids), name=name, args=args, done=done, pool=self, since=taken)
+    def _new(self, name: str, args: tuple[Any, ...], done: Callable[..., None] | None) -> Job:
+        job = self._job(name, args, done)
         self._arrived.append(job)
         # One wake-up is enough for any number of messages: a write to the loop's pipe costs more than all the rest.
         if not self._waking:
             self._waking = True
             self._event_loop.submit(self._take)
         return job
+
+    def _job(
+        self, name: str, args: tuple[Any, ...], done: Callable[..., None] | None, *, since: float | None = None
+    ) -> Job:
+        taken = time.monotonic() if since is None else since
+        return Job(id=next(self._ids), name=name, args=args, done=done, pool=self, since=taken)
 
     def _settle(self) -> None:
         """In the hub: Celery's bookkeeping for what has ended, which gives the credit back."""
@@ -169,11 +182,14 @@ class TaskPool(BasePool):
             job = self._arrived.popleft()
             if self._closed:
                 continue  # nobody is waiting for it: the due row rings again, elsewhere
-            self._jobs[job.id] = job
-            self._running[job.name] += 1
-            self._by_ref.setdefault((job.name, *job.args), job)
-            self._no_jobs.clear()
-            job.task = asyncio.create_task(self._perform(job))
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        self._running[job.name] += 1
+        self._by_ref.setdefault((job.name, *job.args), job)
+        self._no_jobs.clear()
+        job.task = asyncio.create_task(self._perform(job))
 
     async def _perform(self, job: Job) -> None:
         try:

@@ -9,7 +9,7 @@ not rung: they belong after the commit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -65,14 +65,16 @@ class Advanced:
     missing: list[UUID] = field(default_factory=list)
 
 
-def ring(services: Services, advanced: Advanced) -> None:
+def ring(services: Services, advanced: Advanced, *, going_on: Set[UUID] = frozenset()) -> None:
     """After the commit: tell somebody what is due now. One call of each workflow may go to this process's own pool;
-    what a workflow has beside it goes through the bell, so that branches spread over the workers."""
+    what a workflow has beside it goes through the bell, so that branches spread over the workers.
+
+    `going_on`: workflows of which the first call was claimed by the commit, and runs here."""
     calls: list[UUID] = []
     deliveries: list[UUID] = []
     for transition in advanced.transitions:
         due = due_now(transition, DueKind.CALL)
-        if due and services.feed is not None and services.feed(due[0], _ended(transition)):
+        if due and (transition.workflow.id in going_on or _offered(services, transition, due[0])):
             due = due[1:]
         calls += due
         deliveries += due_now(transition, DueKind.DELIVERY)
@@ -85,9 +87,9 @@ def ring(services: Services, advanced: Advanced) -> None:
         services.tell_settled(settled)
 
 
-def _ended(transition: Transition) -> list[UUID]:
-    """The calls whose attempts ended in it."""
-    return [attempt.call_id for attempt in transition.attempts.values()]
+def _offered(services: Services, transition: Transition, call_id: UUID) -> bool:
+    ended = [attempt.call_id for attempt in transition.attempts.values()]
+    return services.feed is not None and services.feed.offer(call_id, ended)
 
 
 def _settled(workflow: Workflow) -> bool:

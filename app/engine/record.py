@@ -1,4 +1,5 @@
-"""Record what attempts came to: evidence, decision, next calls, in one transaction over many workflows.
+"""Record what attempts came to: evidence, decision, next calls, in one transaction over many workflows. Where a
+workflow goes on in this process its next call is claimed by the same transaction (`app/engine/follow.py`).
 
 Evidence is never lost: a workflow that somebody else holds is recorded alone on a second connection; if anything but
 the world fails, the evidence alone is committed and an `apply` due brings it to the door again; while the process
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -25,8 +25,9 @@ from app.domain.outcomes import Evidence, Failure, Outcome
 from app.domain.reads import Reads, read_for
 from app.domain.states import AttemptOutcome
 from app.domain.transition import Draft
-from app.engine import depend, transactions
+from app.engine import depend, follow, transactions
 from app.engine.advance import Advanced, advance, ring
+from app.engine.follow import Intended, Settled
 from app.engine.gather import Gatherer
 from app.engine.services import Services
 from app.store import dues, loading, payloads, workflows
@@ -34,19 +35,8 @@ from app.store.claims import Claimed
 
 log = structlog.get_logger(__name__)
 
-PAUSE: Final = 0.2
-LONGEST_PAUSE: Final = 5.0
-"""Seconds between two tries while the database is away: the answer we hold is worth waiting for."""
-
-
 ALONE: Final = 8
 """Connections for workflows that are recorded alone: each may wait for a lock."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settled:
-    workflow_id: UUID
-    fact: CallSettled
 
 
 async def record(services: Services, claimed: Claimed, outcome: Outcome) -> None:
@@ -58,15 +48,15 @@ async def record(services: Services, claimed: Claimed, outcome: Outcome) -> None
         outcome=outcome,
         advice=await depend.report(services, claimed, outcome),
     )
-    pause = PAUSE
+    item, pause = Settled(workflow_id=claimed.workflow_id, fact=fact), transactions.AWAY_PAUSE
     while True:
         try:
-            await _outcomes(services).submit(Settled(workflow_id=claimed.workflow_id, fact=fact))
+            await _outcomes(services).submit(item)
             return
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:  # a full disk is one, too
             log.warning("record.database_away", error=str(error)[:200], after=pause)
         await asyncio.sleep(pause)
-        pause = min(pause * 2, LONGEST_PAUSE)
+        pause = min(pause * 2, transactions.LONGEST_AWAY_PAUSE)
 
 
 def _outcomes(services: Services) -> Gatherer[Settled, None]:
@@ -77,27 +67,31 @@ def _outcomes(services: Services) -> Gatherer[Settled, None]:
 
 async def record_batch(services: Services, batch: Sequence[Settled]) -> list[asyncio.Task[None] | None]:
     """One transaction for all; what somebody else holds, or what breaks the batch, goes alone in a task of its own."""
-    by_workflow: dict[UUID, list[Fact]] = defaultdict(list)
+    by_workflow: dict[UUID, list[Settled]] = defaultdict(list)
     for item in batch:
-        by_workflow[item.workflow_id].append(item.fact)
+        by_workflow[item.workflow_id].append(item)
+    facts = {workflow: [item.fact for item in items] for workflow, items in by_workflow.items()}
 
-    async def work(connection: transactions.Connection) -> Advanced:
-        return await advance(services, connection, by_workflow, skip_locked=True)
+    async def work(connection: transactions.Connection) -> tuple[Advanced, Intended | None]:
+        advanced = await advance(services, connection, facts, skip_locked=True)
+        return advanced, await follow.intend(services, connection, advanced.transitions, by_workflow)
 
+    intended: Intended | None = None
     try:
-        advanced = await transactions.run(services.database, "record", work)
+        advanced, intended = await transactions.run(services.database, "record", work)
     except Exception as error:
         if transactions.lost(error):
             raise
         log.exception("record.batch_failed", workflows=len(by_workflow))
         advanced = Advanced(skipped=list(by_workflow))
-    ring(services, advanced)
+    ring(services, advanced, going_on=await follow.begin(services, intended))
     alone = {w: asyncio.create_task(_record_alone(services, w, by_workflow[w])) for w in advanced.skipped}
     return [alone.get(item.workflow_id) for item in batch]
 
 
-async def _record_alone(services: Services, workflow_id: UUID, facts: Sequence[Fact]) -> None:
+async def _record_alone(services: Services, workflow_id: UUID, items: Sequence[Settled]) -> None:
     """One workflow, waiting for its lock. If its decision fails, its evidence is kept all the same."""
+    facts = [item.fact for item in items]
 
     async def work(connection: transactions.Connection) -> Advanced:
         await connection.execute("SET LOCAL statement_timeout = 0")  # its lock is waited for as long as it takes
@@ -105,17 +99,16 @@ async def _record_alone(services: Services, workflow_id: UUID, facts: Sequence[F
 
     try:
         ring(services, await transactions.run(services.database, "record-alone", work, size=ALONE))
-        return
     except Exception as error:
         if transactions.lost(error):
             raise
         log.exception("record.decision_failed", workflow=str(workflow_id))
-    await keep_evidence(services, workflow_id, facts)
+        await keep_evidence(services, workflow_id, facts)
+    await follow.look_again(services, items)
 
 
-async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[Fact]) -> None:
+async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[CallSettled]) -> None:
     """Commit what arrived without deciding about it; an `apply` due brings it to the door again."""
-    settled = [fact for fact in facts if isinstance(fact, CallSettled)]
 
     async def work(connection: transactions.Connection) -> None:
         await connection.execute("SET LOCAL statement_timeout = 0")
@@ -125,11 +118,11 @@ async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[F
         workflow = locked[workflow_id]
         plan = await services.plans.get(workflow.tenant_id, workflow.plan_digest)
         snapshot, reads = Snapshot(workflow=workflow), Reads()
-        for fact in settled:
+        for fact in facts:
             read_for(fact, plan=plan, reads=reads)
         await loading.load(connection, {workflow_id: (snapshot, reads)})
         draft = Draft(snapshot, plan=plan, now=now, rules=services.rules)
-        undecided = [fact for fact in settled if settling.keep(draft, fact)]
+        undecided = [fact for fact in facts if settling.keep(draft, fact)]
         workflow.updated_at, workflow.revision = now, workflow.revision + 1
         await workflows.apply(connection, [draft.transition])
         await dues.apply_later(

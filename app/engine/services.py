@@ -20,21 +20,31 @@ from app.ports.marker import Marker
 from app.ports.outbound import OutboundPolicy
 from app.ports.partial_texts import PartialReader, PartialTexts
 from app.ports.settled_hints import SettledHints
-from app.ports.world import Bell, ModelPort, ToolLister, ToolPort, WebhookPort
+from app.ports.world import Bell, Feed, ModelPort, ToolLister, ToolPort, WebhookPort
 from app.settings import Settings
+from app.store.claims import Claimed
 from app.store.database import Database
 
 if TYPE_CHECKING:  # they work with services themselves
     from app.engine import accept
+    from app.engine.claim import Asked
     from app.engine.depend import Report
-    from app.engine.perform import Asked
-    from app.engine.record import Settled
+    from app.engine.follow import Settled
     from app.engine.sending import Watch
     from app.engine.submission import Submitted
-    from app.store.claims import Claimed
 
-Feed = Callable[[UUID, Sequence[UUID]], bool]
 TellSettled = Callable[[Sequence[UUID]], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """A call that is claimed, and is to be performed."""
+
+    claimed: Claimed
+    worker_id: UUID
+    """The incarnation it was claimed under."""
+    before_claim: float
+    """Boot time before the transaction that claimed it: its deadline counts from here."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,8 +64,9 @@ class Services:
     lease: Lease | None = None
     """Only in a worker process: who we are while we claim."""
     feed: Feed | None = None
-    """Only in a worker process: offers a call to its own pool, and says which calls it follows; False if that has
-    no room, then the bell rings."""
+    """Only in a worker process: its own pool."""
+    ready: dict[UUID, Ready] = field(default_factory=dict)
+    """Calls that were claimed with the record of the one before, until their task begins (`app/engine/follow.py`)."""
     tell_settled: TellSettled | None = None
     """After a commit: these workflows ended or wait for a person. A hint for requests that are held until then."""
     settled_hints: SettledHints | None = None

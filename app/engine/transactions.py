@@ -35,6 +35,10 @@ TRIES: Final = 5
 PAUSE: Final = 0.05
 """Seconds before the second try, doubled each time."""
 
+AWAY_PAUSE: Final = 0.2
+LONGEST_AWAY_PAUSE: Final = 5.0
+"""Seconds between two tries of what must not be given up while the database is away."""
+
 
 def lost(error: BaseException) -> bool:
     """Whether the error speaks of the connection or the server, not of the work."""

@@ -109,6 +109,22 @@ class WebhookPort(Protocol):
     async def send(self, request: DeliveryRequest, *, seconds: float) -> DeliveryResult: ...
 
 
+class Feed(Protocol):
+    """The calls' own pool of a worker process. `after`: the calls whose outcomes made it due."""
+
+    def offer(self, call_id: UUID, after: Sequence[UUID]) -> bool:
+        """True if the pool performs it next. False if it has no room: then the bell rings."""
+        ...
+
+    def follows(self, after: Sequence[UUID]) -> bool:
+        """Whether a call may take the place of one of these, which holds it until its record has returned."""
+        ...
+
+    def take(self, call_id: UUID, after: Sequence[UUID]) -> None:
+        """Perform it: it is claimed, and nobody else will."""
+        ...
+
+
 class Bell(Protocol):
     """Tells Redis "look at these ids". A hint: never blocks, never raises, may drop."""
 

@@ -22,6 +22,7 @@ from app.domain.outcomes import JSON
 from app.store import identity, numbered
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
+Cursor = psycopg.AsyncCursor[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +57,12 @@ class Claimed:
     """Not claimed: the scope whose rate limit has nothing left for it."""
     canary_of: Sequence[str] | None = None
     """Scopes of breakers that let it through, to see whether they may close."""
+
+    @property
+    def granted(self) -> bool:
+        """Whether nothing stood before it: then it is claimed."""
+        stands = self.switched_off is not None or self.stands is not None or self.short is not None
+        return not (self.key_expired or self.lost_past or stands)
 
 
 _MODEL: Final = "'model:' || %(credential)s || '/' || (c.request->>'model')"
@@ -130,7 +137,7 @@ WHERE cl.id IS NOT NULL OR o.key_expired OR o.lost_past OR o.switched_off IS NOT
   OR o.stands IS NOT NULL OR o.short IS NOT NULL OR (o.mine AND a.lost_at IS NULL AND a.outcome IS NULL)"""
 
 
-async def claim(
+async def ask(
     connection: Connection,
     asked: Sequence[tuple[UUID, UUID]],
     *,
@@ -138,9 +145,9 @@ async def claim(
     versions: Sequence[int],
     key_margin: float,
     credential: str,
-) -> list[Claimed]:
-    """`asked`: (call id, attempt id). What is not in the answer was not due, is held by somebody, or is locked."""
-    cursor = await numbered.execute(
+) -> Cursor:
+    """`asked`: (call id, attempt id). The answer is read by `told`: in a pipeline it is not waited for here."""
+    return await numbered.execute(
         connection,
         _CLAIM,
         {
@@ -152,6 +159,10 @@ async def claim(
             "credential": credential,
         },
     )
+
+
+async def told(cursor: Cursor) -> list[Claimed]:
+    """What is not in it was not due, is held by somebody, or is locked."""
     return [Claimed(**row) for row in await cursor.fetchall()]
 
 

@@ -33,6 +33,8 @@ def lane() -> Iterator[Lane]:
         ("record.applied", KILL),
         ("reply.received", FREEZE),
         ("record.locked", RAISE),
+        ("follow.committed", KILL),
+        ("follow.committed", RAISE),
         ("record.applied", POSTGRES),
         ("sweep.decided", KILL),
         ("submit.committed", KILL),

@@ -22,6 +22,7 @@ class Wire:
         self._wanted: bytes | None = None
         self._passing = 0
         self.cuts = 0
+        self.cut = asyncio.Event()
         self.away = 0.0
         """Seconds after a cut for which nobody gets through, as when Postgres recovers."""
         self._back_at = 0.0
@@ -55,6 +56,7 @@ class Wire:
             return False
         self._wanted = None
         self.cuts += 1
+        self.cut.set()
         self._back_at = asyncio.get_running_loop().time() + self.away
         return True
 

@@ -14,6 +14,7 @@ from app.domain import ids
 from app.domain.facts import OwnerLooked, StepTimedOut
 from app.engine import decide_approval, pause, record, sweep
 from tests.engine.ledger_laws import check_laws
+from tests.engine.locks import until_waiting
 from tests.engine.owning import KEY, go, held, keyed, keys, owned, statuses, stop, submit
 from tests.engine.world import Worker, World, ok, refused, tool
 
@@ -161,19 +162,6 @@ async def gate(world: World, *, table: str, event: str, when: str) -> None:
         f"PERFORM pg_advisory_xact_lock_shared({GATE}); RETURN {row}; END $$; "
         f"CREATE TRIGGER gate BEFORE {event} ON {table} FOR EACH ROW WHEN ({row}.{when}) EXECUTE FUNCTION gate()"
     )
-
-
-async def until_waiting(world: World, n: int, *, purpose: str = "") -> None:
-    """So many backends of this database wait for a lock, all of them for that purpose."""
-    async with asyncio.timeout(30):
-        while True:
-            waiting = await world.row(
-                "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() "
-                "AND wait_event_type = 'Lock' AND application_name LIKE %s",
-                f"surefoot {purpose}%",
-            )
-            if waiting["n"] >= n:
-                return
 
 
 async def attach_and_end(world: World, first: str) -> tuple[UUID, UUID, Worker]:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from app.domain import ids
 from app.domain.states import FailureKind
-from app.engine import depend, perform
+from app.engine import claim, depend
 from app.store import breakers
 from tests.engine.operations import cancelled
 from tests.engine.outages import (
@@ -358,10 +358,10 @@ async def test_repeated_claim_of_a_canary_whose_commit_reply_was_lost_is_still_t
     call = await fresh(small_world)
     await small_world.rows("UPDATE breakers SET until = clock_timestamp()")
     await depend.stand_back(worker.services, await worker.claim(call))
-    asked = perform.Asked(call_id=call, attempt_id=ids.derived("attempt"))
+    asked = claim.Asked(call_id=call, attempt_id=ids.derived("attempt"))
 
-    [(first, _)] = await perform.claim(worker.services, [asked])
-    [(again, _)] = await perform.claim(worker.services, [asked])
+    [(first, _)] = await claim.claim(worker.services, [asked])
+    [(again, _)] = await claim.claim(worker.services, [asked])
 
     assert first is not None
     assert again is not None

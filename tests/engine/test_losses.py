@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from app.engine import perform
+from app.engine import claim
 from tests.engine.world import Answer, World, not_sent, ok, one, refused
 
 # --- lost workers --------------------------------------------------------------------------------------------------
@@ -105,11 +105,11 @@ async def test_claim_whose_reply_was_lost_is_found_again_by_its_attempt_id(small
     worker = await small_world.worker()
     await small_world.submit(one("at_most_once"))
     [call_id] = await small_world.due_calls()
-    asked = perform.Asked(call_id=call_id, attempt_id=UUID(int=7))
+    asked = claim.Asked(call_id=call_id, attempt_id=UUID(int=7))
 
-    [(first, _)] = await perform.claim(worker.services, [asked])
-    [(again, _)] = await perform.claim(worker.services, [asked])
-    [(other, _)] = await perform.claim(worker.services, [perform.Asked(call_id=call_id, attempt_id=UUID(int=8))])
+    [(first, _)] = await claim.claim(worker.services, [asked])
+    [(again, _)] = await claim.claim(worker.services, [asked])
+    [(other, _)] = await claim.claim(worker.services, [claim.Asked(call_id=call_id, attempt_id=UUID(int=8))])
 
     assert first is not None
     assert again is not None

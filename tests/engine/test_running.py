@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.engine.pools import pool_of
 from tests.engine.world import World, refused, tool
 
 
@@ -242,14 +243,13 @@ async def test_events_are_numbered_without_gaps_and_carry_legal_moves(small_worl
 async def test_next_call_goes_to_the_worker_that_made_it_due_and_the_bell_stays_silent(small_world: World) -> None:
     small_world.tools.script["do"] = [lambda r: {"n": r.arguments["n"]}] * 2
     worker = await small_world.worker()
-    taken: list[Any] = []
-    worker.services.feed = lambda call, after: taken.append(call) is None
+    pool = pool_of(worker, places=False)
     await small_world.submit(chain(2))
     small_world.bell.rung.clear()
 
     await worker.run((await small_world.due_calls())[0])
 
-    assert taken == await small_world.due_calls()
+    assert pool.offered == await small_world.due_calls()
     assert small_world.bell.rung == []
 
 
@@ -264,10 +264,10 @@ async def test_branches_beside_the_next_call_are_rung_and_so_is_what_the_pool_re
         },
     }
     worker = await small_world.worker()
-    answers = iter([True, False])
-    worker.services.feed = lambda call, after: next(answers)
+    pool = pool_of(worker, places=False)
 
     for key, rung in (("taken", 1), ("refused", 2)):
+        pool.room = key == "taken"
         await small_world.submit(definition, key=key)
         small_world.bell.rung.clear()
         await worker.run((await small_world.due_calls())[-1])

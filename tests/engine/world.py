@@ -20,7 +20,7 @@ from app.bootstrap import rules_of
 from app.domain import canonical, ids
 from app.domain.outcomes import Evidence, Failure, Outcome, Usage
 from app.domain.states import AttemptOutcome, FailureKind, Lane
-from app.engine import perform, resolve, submit, sweep
+from app.engine import claim, perform, resolve, submit, sweep
 from app.engine.lease import Lease
 from app.engine.plans import Plans
 from app.engine.services import Services
@@ -185,8 +185,8 @@ class Worker:
 
     async def claim(self, call_id: UUID) -> Any:
         """Claim and die: what a SIGKILL between the intent and the answer leaves."""
-        asked = perform.Asked(call_id=call_id, attempt_id=uuid7())
-        [(claimed, _)] = await perform.claim(self.services, [asked])
+        asked = claim.Asked(call_id=call_id, attempt_id=uuid7())
+        [(claimed, _)] = await claim.claim(self.services, [asked])
         return claimed
 
 

@@ -78,6 +78,7 @@ SAME: Final = "untouched untouched untouched untouched"
 """Nothing was begun, or everything is committed: whatever happens there, nobody notices."""
 
 _call = partial(_line, scene="call", cases=EVERY)
+_follow = partial(_line, scene="follow", cases=EVERY)
 _sweep = partial(_line, scene="sweep", cases=EVERY)
 _probe = partial(_line, scene="probe", cases=MAILS)
 _undo = partial(_line, scene="undo", cases=EFFECTS)
@@ -167,6 +168,33 @@ BOUNDARIES: Final[tuple[Boundary, ...]] = (
     ),
     _call("record.committed", "record.committed", SAME, "committed, before anybody is told"),
     _call("record.reply_lost", "record.reply_lost", "- - untouched -", "committed, the reply of COMMIT is lost"),
+    # the record that claims the next call of its workflow
+    _follow(
+        "follow.locked",
+        "record.locked",
+        "again any untouched untouched",
+        "the workflow is locked, the outcome is not written",
+        locks=True,
+    ),
+    _follow(
+        "follow.applied",
+        "record.applied",
+        "again any untouched untouched",
+        "the outcome is written, its next call not yet claimed",
+        locks=True,
+    ),
+    _follow(
+        "follow.committed",
+        "record.committed",
+        "lost any untouched any",
+        "the outcome and the intent of the next call are committed, the worker does not know it",
+    ),
+    _follow(
+        "follow.reply_lost",
+        "record.reply_lost",
+        "- - untouched -",
+        "the outcome and the intent of the next call are committed, the reply of COMMIT is lost",
+    ),
     # the sweep, after another worker died with all of them in flight
     _sweep("sweep.taken", "sweep.taken", "lost lost lost lost", "lost attempts are taken, nothing is decided"),
     _sweep(

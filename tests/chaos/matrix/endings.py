@@ -40,6 +40,8 @@ ENDINGS: Final[Mapping[str, tuple[frozenset[str], Allowed]]] = {
     "untouched": (_DONE, _ways(safe=ONCE, post=ONCE, mail=ONCE)),
     # its sender is gone, and nobody can know what it had sent: the class decides
     "lost": (_DONE, _ways(safe=AGAIN, post=PROBED, mail=DOUBT)),
+    # a harmless call is made again; what comes after it was never begun
+    "again": (_DONE, _ways(safe=AGAIN, post=AGAIN, mail=AGAIN)),
     # a zombie comes back: it stops itself, or its answer counts, or somebody was quicker
     "any": (_DONE, _ways(safe="once again", post="once again probed", mail="once again doubt")),
     # a defect of ours before the first byte: nothing happened, for certain, and the step says so

@@ -40,7 +40,7 @@ def install(standstill: Standstill) -> None:
     _everywhere(perform.perform, points.perform(perform.perform))
     _everywhere(record.record, points.record(record.record))
     _everywhere(accept.accept, points.asked(accept.accept))
-    _everywhere(claims.claim, points.claim(claims.claim))
+    _everywhere(claims.told, points.claimed(claims.told))
     _everywhere(loading.lock, points.lock(loading.lock))
     _everywhere(workflows.apply, points.apply(workflows.apply))
     _everywhere(dues.lost_attempts, points.taken(dues.lost_attempts, "taken"))
@@ -123,9 +123,9 @@ class _Points:
 
         return run
 
-    def claim(self, original: Coroutine) -> Coroutine:
-        async def run(connection: Any, asked: Any, **rest: Any) -> Any:
-            found = await original(connection, asked, **rest)
+    def claimed(self, original: Coroutine) -> Coroutine:
+        async def run(cursor: Any) -> Any:
+            found = await original(cursor)
             for each in found:
                 self._kinds[str(each.call_id)] = each.kind
             _mark("applied", [str(each.call_id) for each in found])

@@ -3,6 +3,7 @@
     call      workers: a tool or model call of each kind
     undo      the same for compensations            probe     the probe of two mails: one was sent, one was not
     sweep     a first worker has died with all of them in flight; the second, which sweeps, is the victim
+    follow    workers: a call whose record is at the line, with the next one of its workflow to be claimed by it
     deliver   webhooks, one stream each
 
 What API processes do is in `requests.py`. Each returns the victim, standing at the line.
@@ -45,6 +46,15 @@ def call(round_: Round) -> Process:
         round_.submit(case, _single(round_, case.effect))
     _until_reached(round_, victim)
     _until_kept_back(round_)
+    return victim
+
+
+def follow(round_: Round) -> Process:
+    victim = _victim(round_, kinds=TOOLS_AND_MODELS)
+    for case in round_.cases:
+        document = workloads.following(round_.lane.tools.url, case.effect, timeout=round_.timeout, settle=round_.settle)
+        round_.submit(case, document)
+    _until_reached(round_, victim)
     return victim
 
 
@@ -94,6 +104,7 @@ def deliver(round_: Round) -> Process:
 
 SCENES: Final[Mapping[str, Scene]] = {
     "call": Scene(lead=call),
+    "follow": Scene(lead=follow),
     "undo": Scene(lead=undo, kinds=("compensation",), judged=("compensation",), statuses=frozenset({"failed"})),
     "probe": Scene(lead=probe, kinds=("probe",)),
     "sweep": Scene(lead=sweep),

@@ -2,6 +2,7 @@
 
 Case        a kind of effect in one round: its workflow, its tag, how to find it in the tools' books
 single      one call of that kind
+following   a harmless call, and after it one of that kind
 undoing     an effect, then a step that fails for certain: its compensation is the call of that kind
 """
 
@@ -15,7 +16,7 @@ from tests.chaos.matrix.boundaries import MODEL
 from tests.e2e.catalogue import CATALOGUE, definition
 
 BASE: Final = "base-"
-"""Before the tag in the arguments of the effect that is undone: another effect than its undo."""
+"""Before the tag in the arguments of the call that comes first: another effect than the one that is judged."""
 
 
 @dataclass(kw_only=True)
@@ -44,6 +45,25 @@ def single(url: str, effect: str, *, timeout: str, settle: str, **step: Any) -> 
         return {"name": "matrix", "input": {"tag": {"type": "string"}}, "steps": {MODEL: thinking}}
     document = definition(url, (effect,), timeout=timeout, settle=settle, name="matrix")
     document["steps"][effect].update(step)
+    return document
+
+
+def following(url: str, effect: str, *, timeout: str, settle: str) -> dict[str, Any]:
+    """A harmless call, and after it one of that kind: the worker that records the first goes on with the second."""
+    document = single(url, effect, timeout=timeout, settle=settle, needs=["first"])
+    look = CATALOGUE["look"]
+    first = {
+        "description": "looks",
+        "http": {"method": look.method, "url": url + look.path},
+        "effect": look.effect,
+        "timeout": timeout,
+        "settle_time": settle,
+    }
+    document.setdefault("tools", {})["glance"] = first
+    document["steps"] = {
+        "first": {"tool": "glance", "with": {look.mark: BASE + "${{ input.tag }}", **look.rest}},
+        **document["steps"],
+    }
     return document
 
 
