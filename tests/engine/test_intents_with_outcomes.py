@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ import pytest
 from app.domain import ids
 from app.domain.states import Lane
 from app.engine import record, switch
-from tests.engine.cut_wire import COMMITTED, Wire, wire_to
+from tests.engine.cut_wire import COMMITTED, wire_to
 from tests.engine.locks import until_waiting
 from tests.engine.pools import pool_of
 from tests.engine.world import World, ok, tool, world
@@ -146,21 +146,23 @@ async def test_switch_that_stands_before_the_next_call_holds_it(small_world: Wor
     assert small_world.tools.ledger == []
 
 
-async def test_call_claimed_with_a_record_is_not_sent_under_another_incarnation(
-    small_world: World,
-) -> None:
-    worker, other = await small_world.worker(), await small_world.worker("other")
+async def test_call_claimed_with_a_record_is_not_sent_under_another_incarnation(small_world: World) -> None:
+    """The worker is called lost meanwhile, and goes on under a new name: the attempt of the old one is over."""
+    worker = await small_world.worker()
     pool = pool_of(worker)
     workflow_id, first = await submitted(small_world, two())
     await worker.run(first)
     await small_world.lose(worker)
-    await worker.lease.beat()
+    for _ in range(2):  # the first finds out and takes another name; from the second on that may send
+        await worker.lease.beat()
+    assert worker.lease.may_send()
 
     await pool.run(worker)
-    assert [request.arguments["n"] for request in small_world.tools.ledger] == [1]
-    await small_world.sweep(other)
-    await small_world.run(other)
 
+    tried = await small_world.rows(
+        "SELECT a.n, a.outcome FROM attempts a JOIN calls c ON c.id = a.call_id WHERE c.step = 'second' ORDER BY a.n"
+    )
+    assert [(row["n"], row["outcome"]) for row in tried] == [(1, "not_sent"), (2, "succeeded")]
     assert [request.arguments["n"] for request in small_world.tools.ledger] == [1, 2]
     assert (await small_world.workflow(workflow_id))["status"] == "succeeded"
 
@@ -204,33 +206,68 @@ async def test_record_whose_commit_reply_is_lost_performs_what_it_had_claimed(
     assert (await near.workflow(workflow_id))["status"] == "succeeded"
 
 
-async def test_workflow_that_somebody_holds_at_the_second_try_is_looked_at_again(
+async def test_record_that_finds_its_workflow_locked_at_the_second_try_performs_what_it_had_claimed(
     database_url: str, near: World
 ) -> None:
     """The first try has committed and its reply is lost; at the second somebody holds the workflow, so that its outcome
     is recorded alone, and makes nothing due any more."""
     workflow_id, first = await submitted(near, two())
-    async with wire_to(database_url) as (wire, url), world(url) as far:
-        far.tools = near.tools
-        worker = await far.worker(lease_url=database_url)
-        pool = pool_of(worker)
-        claimed = await worker.claim(first)
-        wire.away = 0.3
-        wire.cut_at(COMMITTED)
-        holding = asyncio.create_task(held_from_the_cut_on(wire, near, workflow_id))
 
-        await record.record(worker.services, claimed, ok({"n": 1}))
-        assert await holding
-        await pool.run(worker)
+    async def hold(holder: psycopg.AsyncConnection[Any]) -> None:
+        await holder.execute("SELECT FROM workflows WHERE id = %s FOR UPDATE", (workflow_id,))
+        await until_waiting(near, 1, purpose="record-alone")
+
+    await recorded_at_the_second_try(database_url, near, first, meanwhile=hold)
 
     assert [request.arguments["n"] for request in near.tools.ledger] == [2]
     assert await near.row("SELECT count(*) AS n FROM attempts") == {"n": 2}
 
 
-async def held_from_the_cut_on(wire: Wire, near: World, workflow_id: UUID) -> bool:
-    """Until somebody waits for it, which is who records alone."""
-    await wire.cut.wait()
-    async with await psycopg.AsyncConnection.connect(near.url) as holder:
-        await holder.execute("SELECT FROM workflows WHERE id = %s FOR UPDATE", (workflow_id,))
+async def test_record_whose_batch_breaks_at_the_second_try_performs_what_it_had_claimed(
+    database_url: str, near: World
+) -> None:
+    """The first try has committed and its reply is lost; the second breaks for another reason, and each outcome of its
+    batch is recorded alone."""
+    _, first = await submitted(near, two())
+
+    async def end_its_statement(holder: psycopg.AsyncConnection[Any]) -> None:
+        await holder.execute("LOCK TABLE attempts IN ACCESS EXCLUSIVE MODE")
+        await until_waiting(near, 1, purpose="record")
+        await holder.execute(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'surefoot record' "
+            "AND datname = current_database() AND wait_event_type = 'Lock'"
+        )
         await until_waiting(near, 1, purpose="record-alone")
-    return True
+
+    await recorded_at_the_second_try(database_url, near, first, meanwhile=end_its_statement)
+
+    assert [request.arguments["n"] for request in near.tools.ledger] == [2]
+    assert await near.row("SELECT count(*) AS n FROM attempts") == {"n": 2}
+
+
+async def recorded_at_the_second_try(
+    database_url: str,
+    near: World,
+    call_id: UUID,
+    *,
+    meanwhile: Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]],
+) -> None:
+    """The outcome of the call is recorded over a wire that is cut at its COMMIT; from the cut on `meanwhile` has a
+    transaction of its own. Then what was handed over is performed."""
+    async with wire_to(database_url) as (wire, url), world(url) as far:
+        far.tools = near.tools
+        worker = await far.worker(lease_url=database_url)
+        pool = pool_of(worker)
+        claimed = await worker.claim(call_id)
+        wire.away = 0.3
+        wire.cut_at(COMMITTED)
+
+        async def from_the_cut_on() -> None:
+            await wire.cut.wait()
+            async with await psycopg.AsyncConnection.connect(near.url) as holder:
+                await meanwhile(holder)
+
+        beside = asyncio.create_task(from_the_cut_on())
+        await record.record(worker.services, claimed, ok({"n": 1}))
+        await beside
+        await pool.run(worker)
