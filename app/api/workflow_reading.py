@@ -1,4 +1,4 @@
-"""A workflow as it is now: rows read, headline told, entity tag made; and the holding of a request until it changes.
+"""A workflow as it is now: rows read, headline told, entity tag made. Who waits for another one: `holding.py`.
 
 The entity tag is the row's revision, with what depends on time beside it (`"12"`, `"12-no_worker"`), so that it
 changes exactly when the object does.
@@ -6,9 +6,7 @@ changes exactly when the object does.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -16,10 +14,10 @@ from uuid import UUID
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.api.context import services_of, stopping_of
+from app.api.context import services_of
 from app.api.shapes.workflow import Workflow, workflow_shape
 from app.domain import headlines, ids
-from app.domain.states import FINAL_STATUSES, StepState, WorkflowStatus
+from app.domain.states import StepState, WorkflowStatus, settled
 from app.engine.submission import Seen
 from app.errors import NotFound
 from app.store import accounts, why_views, workflow_glance, workflow_views
@@ -29,14 +27,6 @@ POLLS: Final = "poll"
 POLLING: Final = 4
 """Connections for polls: each answers thousands a second, far more than one process asks."""
 
-FIRST_POLL: Final = 0.02
-"""Seconds. A held request asks soon at first (a workflow of quick calls takes parts of a second) …"""
-SLOWEST_POLL: Final = 1.0
-"""… and then ever more slowly: two queries a second for an hour-long workflow help nobody."""
-POLL_GROWTH: Final = 1.4
-
-NEEDS_A_PERSON: Final = frozenset({WorkflowStatus.WAITING, WorkflowStatus.PAUSED})
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
@@ -44,14 +34,8 @@ class Reading:
     shape: Workflow
     revision: int
     etag: str
-    needs_operator: bool
-    """Whatever its status: a failure is held, or an undo failed and nothing else is under way."""
-
-    @property
-    def settled(self) -> bool:
-        """It ended, or goes on only after a person did something."""
-        status = self.shape.status
-        return status in FINAL_STATUSES or status in NEEDS_A_PERSON or self.needs_operator
+    settled: bool
+    """It ended, or goes on only after a person did something."""
 
 
 def workflow_id_of(text: str) -> UUID:
@@ -98,8 +82,8 @@ def _reading(row: Row, *, headline: str, waits: Waits, symptoms: Sequence[str], 
     shape = workflow_shape(row, headline=headline, waits=waits, symptoms=symptoms, budgets=budgets)
     asked_now = ["asking"] if any(call["asking"] and call["next_at"] is None for call in waits.pending) else []
     etag = "-".join([str(row["revision"]), *symptoms, *asked_now])
-    needs_operator = row["saga"] == "held" or (row["undos_failed"] > 0 and row["open_calls"] == 0)
-    return Reading(id=row["id"], shape=shape, revision=row["revision"], etag=f'"{etag}"', needs_operator=needs_operator)
+    ended = settled(**{name: row[name] for name in ("status", "saga", "undos_failed", "open_calls")})
+    return Reading(id=row["id"], shape=shape, revision=row["revision"], etag=f'"{etag}"', settled=ended)
 
 
 async def headline_of(connection: AsyncConnection, row: Row, *, waits: Waits | None = None) -> str:
@@ -115,52 +99,3 @@ async def headline_of(connection: AsyncConnection, row: Row, *, waits: Waits | N
     pending = [{**call, "said": said.get(call["id"])} for call in waits.pending]
     missing = (await workflow_views.missing(connection, [row])).get(row["id"])
     return headlines.workflow_headline(row, steps=steps, calls=calls, pending=pending, pause=pause, missing=missing)
-
-
-async def hold(
-    request: Request, reading: Reading, *, tenant_id: UUID, seconds: float, enough: Callable[[Reading], bool]
-) -> Reading:
-    """Reads again until it is enough, the time is up, the client is gone or the server stops; the last reading.
-
-    Between readings only the revision is asked for: by and by, and at once when a hint says that it has settled.
-    """
-    hints = services_of(request).settled_hints
-    with nullcontext(asyncio.Event()) if hints is None else hints.watching(reading.id) as settled:
-        return await _hold(request, reading, settled, tenant_id=tenant_id, seconds=seconds, enough=enough)
-
-
-async def _hold(
-    request: Request,
-    reading: Reading,
-    settled: asyncio.Event,
-    *,
-    tenant_id: UUID,
-    seconds: float,
-    enough: Callable[[Reading], bool],
-) -> Reading:
-    clock = asyncio.get_running_loop().time
-    until = clock() + seconds
-    pause = FIRST_POLL
-    stopping = stopping_of(request)
-    while not enough(reading) and clock() < until and not stopping.is_set():
-        await first_of(settled, stopping, within=min(pause, max(until - clock(), 0)))
-        settled.clear()
-        pause = min(pause * POLL_GROWTH, SLOWEST_POLL)
-        if await request.is_disconnected():
-            break
-        async with services_of(request).database.hot(POLLS, size=POLLING) as connection:
-            revision = await workflow_glance.revision(connection, tenant_id=tenant_id, workflow_id=reading.id)
-        # What depends on time (a worker that died) changes without a revision: looked at now and then, too.
-        if revision != reading.revision or pause >= SLOWEST_POLL:
-            reading = await read(request, tenant_id=tenant_id, workflow_id=reading.id)
-    return reading
-
-
-async def first_of(*events: asyncio.Event, within: float) -> None:
-    """Until one of them is set, or the time is up."""
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for each in waiting:
-            each.cancel()

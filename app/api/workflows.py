@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from app.api import answering, body, cursors, idempotency, preferences, submission, workflow_reading
+from app.api import answering, body, cursors, holding, idempotency, preferences, submission, workflow_reading
 from app.api.authentication import Caller, needs
 from app.api.context import passage_of, services_of
 from app.api.documents import accepts, problems_of
@@ -18,7 +18,7 @@ from app.api.query import NoQuery, WorkflowsQuery
 from app.api.shapes.listing import Page
 from app.api.shapes.values import JSON
 from app.api.shapes.workflow import Workflow, WorkflowItem, workflow_item
-from app.api.workflow_reading import Reading, workflow_id_of
+from app.api.workflow_reading import workflow_id_of
 from app.domain import headlines
 from app.domain.faults import Fault
 from app.domain.states import FINAL_STATUSES
@@ -140,9 +140,7 @@ async def _accepted(request: Request, caller: Caller, submitted: Submitted) -> R
     else:
         reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=submitted.workflow_id)
     if seconds is not None:
-        reading = await workflow_reading.hold(
-            request, reading, tenant_id=caller.tenant_id, seconds=seconds, enough=_settled
-        )
+        reading = await holding.until_settled(request, reading, tenant_id=caller.tenant_id, seconds=seconds)
         headers["Preference-Applied"] = f"wait={seconds}"
         status = 200 if reading.settled else status
     if reading.shape.status not in FINAL_STATUSES:
@@ -252,17 +250,7 @@ async def get_workflow(
     reading = await workflow_reading.read(request, tenant_id=caller.tenant_id, workflow_id=workflow_id)
     if seconds is None:
         return answering.answer(request, reading.shape, etag=reading.etag)
-    changed = "if-none-match" in request.headers
-    reading = await workflow_reading.hold(
-        request,
-        reading,
-        tenant_id=caller.tenant_id,
-        seconds=seconds,
-        enough=(lambda now: not preferences.known_etag(request.headers, now.etag)) if changed else _settled,
-    )
+    hold = holding.until_changed if "if-none-match" in request.headers else holding.until_settled
+    reading = await hold(request, reading, tenant_id=caller.tenant_id, seconds=seconds)
     applied = {"Preference-Applied": f"wait={seconds}"}
     return answering.answer(request, reading.shape, etag=reading.etag, headers=applied)
-
-
-def _settled(reading: Reading) -> bool:
-    return reading.settled

@@ -45,6 +45,14 @@ class WorkflowStatus(StrEnum):
 
 
 FINAL_STATUSES = frozenset({WorkflowStatus.SUCCEEDED, WorkflowStatus.FAILED, WorkflowStatus.CANCELLED})
+NEEDS_A_PERSON = frozenset({WorkflowStatus.WAITING, WorkflowStatus.PAUSED})
+
+
+def settled(*, status: str, saga: str | None, undos_failed: int, open_calls: int) -> bool:
+    """Whether a workflow ended, or goes on only after a person did something; whatever its status if a failure is held,
+    or an undo failed and nothing else is under way. What a held request waits for."""
+    needs_operator = saga == "held" or (undos_failed > 0 and open_calls == 0)
+    return status in FINAL_STATUSES or status in NEEDS_A_PERSON or needs_operator
 
 
 class StepKind(StrEnum):

@@ -29,14 +29,12 @@ from app.domain.facts import (
 )
 from app.domain.plan import Plan
 from app.domain.reads import Reads, read_for
-from app.domain.states import DueKind, Lane, WorkflowStatus
+from app.domain.states import DueKind, Lane, settled
 from app.domain.transition import Transition
 from app.domain.transitions import Decision
 from app.engine import transactions
 from app.engine.services import Services
 from app.store import effect_keys, loading, workflows
-
-_FOR_A_PERSON: Final = (WorkflowStatus.WAITING, WorkflowStatus.PAUSED)
 
 MOST_READS: Final = 5_000
 """Reads in one transaction: a chain of 1,000 `set` steps needs about as many; more is a defect of ours."""
@@ -82,9 +80,9 @@ def ring(services: Services, advanced: Advanced, *, going_on: Set[UUID] = frozen
         services.bell.ring(Lane.CALLS, calls)
     if deliveries:
         services.bell.ring(Lane.DELIVERIES, deliveries)
-    settled = [t.workflow.id for t in advanced.transitions if _settled(t.workflow)]
-    if settled and services.tell_settled is not None:
-        services.tell_settled(settled)
+    told = [t.workflow.id for t in advanced.transitions if _settled(t.workflow)]
+    if told and services.tell_settled is not None:
+        services.tell_settled(told)
 
 
 def _offered(services: Services, transition: Transition, call_id: UUID) -> bool:
@@ -93,8 +91,12 @@ def _offered(services: Services, transition: Transition, call_id: UUID) -> bool:
 
 
 def _settled(workflow: Workflow) -> bool:
-    """It ended, or goes on only after a person did something: what clients hold a request for."""
-    return workflow.open_calls == 0 and (WorkflowStatus(workflow.status).final or workflow.status in _FOR_A_PERSON)
+    return settled(
+        status=workflow.status,
+        saga=workflow.saga,
+        undos_failed=workflow.undos_failed,
+        open_calls=workflow.open_calls,
+    )
 
 
 def due_now(transition: Transition, kind: DueKind) -> list[UUID]:

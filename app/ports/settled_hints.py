@@ -39,6 +39,8 @@ class SettledHints:
         )
         self._watched: dict[UUID, set[asyncio.Event]] = {}
         self._listener: asyncio.Task[None] | None = None
+        self.listening = False
+        """Whether hints are heard, as far as is known."""
 
     @contextmanager
     def watching(self, workflow_id: UUID) -> Iterator[asyncio.Event]:
@@ -66,10 +68,13 @@ class SettledHints:
             try:
                 async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
                     await subscription.subscribe(CHANNEL)
+                    self.listening = True
                     async for message in subscription.listen():
                         self._tell(message["data"])
             except (RedisError, OSError) as error:
                 log.debug("settled_hints.redis_away", error=str(error)[:200])
+            finally:
+                self.listening = False
             await asyncio.sleep(AGAIN_AFTER)
 
     def _tell(self, data: bytes) -> None:

@@ -14,7 +14,15 @@ from uuid import UUID
 
 import psycopg
 
-from app.domain.states import CallKind, CallState, DueKind, StepState, WorkflowStatus
+from app.domain.states import (
+    FINAL_STATUSES,
+    NEEDS_A_PERSON,
+    CallKind,
+    CallState,
+    DueKind,
+    StepState,
+    WorkflowStatus,
+)
 from app.store import columns
 from app.store.workflow_views import STALLED_AFTER, Row, words
 
@@ -27,6 +35,13 @@ class Glance:
     symptoms: Sequence[str]
     busy: Sequence[Row]
     """Steps that run, items left out: path, parent and state."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    revision: int
+    settled: bool
+    """It ended, or goes on only after a person did something."""
 
 
 # A workflow that was only accepted cannot wait for a probe or a result yet: the revision spares it the look.
@@ -50,25 +65,28 @@ FROM workflows w LEFT JOIN LATERAL (
 ) AS calls ON true
 WHERE w.id = %(workflow)s AND w.tenant_id = %(tenant)s"""
 
-_REVISION: Final = "SELECT revision FROM workflows WHERE id = %s AND tenant_id = %s"
+# As `states.settled` says it of a row: a test holds the two together.
+_STATE: Final = f"""
+SELECT revision, status IN ({", ".join(f"'{status}'" for status in sorted((*FINAL_STATUSES, *NEEDS_A_PERSON)))})
+  OR saga IS NOT DISTINCT FROM 'held' OR undos_failed > 0 AND open_calls = 0 AS settled
+FROM workflows WHERE id = %(workflow)s AND tenant_id = %(tenant)s"""
 
 _QUIET: Final = ("waits", "held", "doubts", "undos_failed", "retries", "budgeted")
 """What has more to tell, if it is not 0."""
-_ASK: Final = (WorkflowStatus.WAITING, WorkflowStatus.PAUSED)
 
 
 async def glance(connection: Connection, *, tenant_id: UUID, workflow_id: UUID) -> Glance | None:
     """None: it has more to tell, or is not there."""
     cursor = await connection.execute(_GLANCE, {"workflow": workflow_id, "tenant": tenant_id})
     row = await cursor.fetchone()
-    if row is None or row["asked"] or row["status"] in _ASK or any(row[counter] for counter in _QUIET):
+    if row is None or row["asked"] or row["status"] in NEEDS_A_PERSON or any(row[counter] for counter in _QUIET):
         return None
     symptoms = words(due=row["due"], late=row["late"], again=row["again"], worker=row["worker"])
     busy = [{"path": path, "parent": None, "state": StepState.RUNNING} for path in row["busy"] or ()]
     return Glance(row=row, symptoms=symptoms, busy=busy)
 
 
-async def revision(connection: Connection, *, tenant_id: UUID, workflow_id: UUID) -> int | None:
+async def state(connection: Connection, *, tenant_id: UUID, workflow_id: UUID) -> State | None:
     """None if there is no such workflow (any more)."""
-    row = await (await connection.execute(_REVISION, (workflow_id, tenant_id))).fetchone()
-    return None if row is None else row["revision"]
+    row = await (await connection.execute(_STATE, {"workflow": workflow_id, "tenant": tenant_id})).fetchone()
+    return None if row is None else State(revision=row["revision"], settled=row["settled"])

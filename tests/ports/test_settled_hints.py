@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -87,6 +87,19 @@ async def test_held_request_hears_again_when_redis_was_away(
         assert settled.is_set()
 
 
+async def test_hints_know_whether_they_are_heard(hints: SettledHints, valkey: EmbeddedValkey) -> None:
+    before = hints.listening
+    with hints.watching(uuid4()):
+        await _until(lambda: hints.listening)
+
+        await asyncio.to_thread(valkey.kill)
+        await _until(lambda: not hints.listening)
+        await asyncio.to_thread(valkey.start)
+
+        await _until(lambda: hints.listening)
+    assert not before
+
+
 async def test_held_request_hears_nothing_when_the_message_is_no_id(
     bell: RedisBell, hints: SettledHints, valkey: EmbeddedValkey
 ) -> None:
@@ -117,6 +130,12 @@ async def _subscribed(valkey: EmbeddedValkey) -> None:
 
     async with asyncio.timeout(PATIENCE):
         while not await asyncio.to_thread(subscribers):
+            await _moment(asyncio.Event())
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
             await _moment(asyncio.Event())
 
 
