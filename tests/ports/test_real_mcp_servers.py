@@ -18,11 +18,10 @@ from app.domain.states import AttemptOutcome
 from tests.ports import mcp_calls
 from tests.ports.mcp_calls import AMPLE, output, port, sent
 
-BIN = Path(sys.executable).parent
 
-
-def place(name: str, *arguments: str) -> McpServer:
-    command = (str(BIN / name), *arguments)
+def place(module: str, *arguments: str) -> McpServer:
+    """As a module: a copy of this environment has no scripts of its own."""
+    command = (sys.executable, "-m", module, *arguments)
     return McpServer(name="real", timeout=timedelta(seconds=AMPLE), command=command, environment={})
 
 
@@ -42,7 +41,7 @@ async def listed(server: McpServer) -> dict[str, dict[str, object]]:
 
 
 async def test_git_server_commits_once(repository: Path) -> None:
-    server = place("mcp-server-git", "--repository", str(repository))
+    server = place("mcp_server_git", "--repository", str(repository))
     found = await listed(server)
     assert {"git_log", "git_commit", "git_status"} <= found.keys()
 
@@ -58,7 +57,7 @@ async def test_git_server_commits_once(repository: Path) -> None:
 
 
 async def test_git_server_says_of_itself_what_its_tools_do(repository: Path) -> None:
-    found = await listed(place("mcp-server-git", "--repository", str(repository)))
+    found = await listed(place("mcp_server_git", "--repository", str(repository)))
     declared = {"mcp": {"command": ["mcp-server-git"]}, "trust_annotations": True}
     findings = Findings(lines={})
     server = servers.check_server("git", declared, "", findings=findings, catalogue=Catalogue())
@@ -72,7 +71,7 @@ async def test_git_server_says_of_itself_what_its_tools_do(repository: Path) -> 
 
 
 async def test_time_server_converts_a_time() -> None:
-    server = place("mcp-server-time", "--local-timezone", "Europe/Berlin")
+    server = place("mcp_server_time", "--local-timezone", "Europe/Berlin")
     convert = mcp_calls.tool(server, (await listed(server))["convert_time"])
     asked = {"source_timezone": "Europe/Berlin", "time": "12:00", "target_timezone": "Asia/Tokyo"}
 
@@ -82,7 +81,7 @@ async def test_time_server_converts_a_time() -> None:
 
 
 async def test_server_that_refuses_arguments_says_why(repository: Path) -> None:
-    server = place("mcp-server-git", "--repository", str(repository))
+    server = place("mcp_server_git", "--repository", str(repository))
     log = mcp_calls.tool(server, (await listed(server))["git_log"])
 
     outcome = await sent(log, {"repo_path": "/nowhere"})
