@@ -49,6 +49,9 @@ class Boundary:
     """What becomes of what the tool keeps back, after the fault: `drop`, or `release` (it takes effect late)."""
     locks: bool = False
     """Inside a transaction: a frozen process holds its locks until it is thawed, and nobody can take over."""
+    beside: bool = False
+    """Its calls do not stand at the line: they may be inside a transaction just then, which a frozen process holds open
+    as at a line that `locks`."""
 
 
 def _line(
@@ -62,6 +65,7 @@ def _line(
     hold: str | None = None,
     then: str = "drop",
     locks: bool = False,
+    beside: bool = False,
 ) -> Boundary:
     """`words`: after kill, freeze, raise and postgres; `-`: no such case."""
     after = {
@@ -70,7 +74,16 @@ def _line(
     if scene == "call" and KILL in after and not locks:
         after[COMA] = after[KILL]  # nobody knows that it is frozen: as good as dead, only later
     return Boundary(
-        name=name, says=says, point=at, scene=scene, cases=cases, after=after, hold=hold, then=then, locks=locks
+        name=name,
+        says=says,
+        point=at,
+        scene=scene,
+        cases=cases,
+        after=after,
+        hold=hold,
+        then=then,
+        locks=locks,
+        beside=beside,
     )
 
 
@@ -82,7 +95,7 @@ _follow = partial(_line, scene="follow", cases=EVERY)
 _sweep = partial(_line, scene="sweep", cases=EVERY)
 _probe = partial(_line, scene="probe", cases=MAILS)
 _undo = partial(_line, scene="undo", cases=EFFECTS)
-_deliver = partial(_line, scene="deliver", cases=CLASSES)
+_deliver = partial(_line, scene="deliver", cases=CLASSES, beside=True)
 
 
 def _request(scene: str, what: str, *, purpose: str, cases: tuple[str, ...]) -> tuple[Boundary, ...]:
@@ -235,7 +248,8 @@ BOUNDARIES: Final[tuple[Boundary, ...]] = (
         locks=True,
     ),
     _undo("undo.committed", "record.committed", SAME, "the undo is committed, before anybody is told"),
-    # webhooks: a delivery stands at the line while the call of its workflow is anywhere
+    # webhooks: a delivery stands at the line while the call of its workflow is anywhere. Seen: its record has locked the
+    # workflows and read nothing yet, so that a frozen process keeps all of them
     _deliver("deliver.before", "deliver.before", "any any untouched any", "the delivery is taken, not sent"),
     _deliver(
         "deliver.answered", "deliver.after", "any any untouched any", "the receiver has said 2xx, nobody knows it"
