@@ -30,7 +30,7 @@ from app.engine.advance import Advanced, advance, ring
 from app.engine.follow import Intended, Settled
 from app.engine.gather import Gatherer
 from app.engine.services import Services
-from app.store import dues, loading, payloads, workflows
+from app.store import database, dues, loading, payloads, workflows
 from app.store.claims import Claimed
 
 log = structlog.get_logger(__name__)
@@ -95,6 +95,8 @@ async def _record_alone(services: Services, workflow_id: UUID, items: Sequence[S
 
     async def work(connection: transactions.Connection) -> Advanced:
         await connection.execute("SET LOCAL statement_timeout = 0")  # its lock is waited for as long as it takes
+        await loading.lock(connection, [workflow_id])
+        await database.bounded(connection)
         return await advance(services, connection, {workflow_id: facts})
 
     try:
@@ -113,6 +115,7 @@ async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[C
     async def work(connection: transactions.Connection) -> None:
         await connection.execute("SET LOCAL statement_timeout = 0")
         locked, now = await loading.lock(connection, [workflow_id])
+        await database.bounded(connection)
         if now is None:
             return
         workflow = locked[workflow_id]

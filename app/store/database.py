@@ -40,11 +40,19 @@ WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
 # A process that stands still inside a transaction (a frozen machine, SIGSTOP) would hold its rows until it goes on. The
 # time limits of statements and of idleness do not see it: in a pipeline the session counts as active, and waits for
 # the client. Postgres has the limit that does since 17.
-_ENDING = """SELECT set_config('transaction_timeout', '60s', false)
+_ENDING = """SELECT set_config('transaction_timeout', '60s', %(here)s)
 WHERE current_setting('server_version_num')::int >= 170000"""
 
 PATIENT = frozenset({"record-alone"})
-"""Purposes whose transactions wait for a lock as long as it takes: what they hold is evidence."""
+"""Purposes whose transactions wait for a lock as long as it takes: what they hold is evidence. Once they have it they
+are `bounded`, as all others are from their beginning."""
+
+BATCHES = frozenset({"record", "sweep"})
+"""Purposes whose transactions are about many workflows. Those that somebody has locked they pass over; what is shared
+with others beside them (the due of a webhook's stream, a business key) is waited for; who holds it may stand still."""
+BATCH_WAIT = 2.0
+"""Seconds that a batch waits for a lock: then each of its workflows goes alone, and only one of them waits. More than
+any transaction takes, so that nobody is split up for nothing."""
 
 
 def session_options(*, statement_timeout: float) -> dict[str, str]:
@@ -112,6 +120,9 @@ class Database:
                     await connection.close()
 
     async def _connect(self, purpose: str) -> psycopg.AsyncConnection[dict[str, Any]]:
+        settings = self._session | HOT_OPTIONS
+        if purpose in BATCHES:
+            settings |= {"lock_timeout": f"{int(BATCH_WAIT * 1000)}ms"}
         connection = await psycopg.AsyncConnection.connect(
             self.url,
             autocommit=True,
@@ -119,12 +130,12 @@ class Database:
             prepare_threshold=0,
             connect_timeout=5,
             application_name=f"surefoot {purpose}",
-            options=_options(self._session | HOT_OPTIONS),
+            options=_options(settings),
         )
         set_json_loads(_read_json, connection)
         await connection.execute(_DURABLE)
         if purpose not in PATIENT:
-            await connection.execute(_ENDING)
+            await connection.execute(_ENDING, {"here": False})
         return connection
 
     async def close(self) -> None:
@@ -133,6 +144,11 @@ class Database:
                 await connection.close()
         self._hot.clear()
         await self.engine.dispose()
+
+
+async def bounded(connection: psycopg.AsyncConnection[dict[str, Any]]) -> None:
+    """From now on this transaction has as long as any other: it has the lock it waited for, and others wait for it."""
+    await connection.execute(_ENDING, {"here": True})
 
 
 def _read_json(text: str | bytes) -> Any:

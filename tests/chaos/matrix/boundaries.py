@@ -248,8 +248,8 @@ BOUNDARIES: Final[tuple[Boundary, ...]] = (
         locks=True,
     ),
     _undo("undo.committed", "record.committed", SAME, "the undo is committed, before anybody is told"),
-    # webhooks: a delivery stands at the line while the call of its workflow is anywhere. Seen: its record has locked the
-    # workflows and read nothing yet, so that a frozen process keeps all of them
+    # webhooks: a delivery stands at the line while the call of its workflow is anywhere; a record may just have locked
+    # the workflows, and a frozen process keeps all of them
     _deliver("deliver.before", "deliver.before", "any any untouched any", "the delivery is taken, not sent"),
     _deliver(
         "deliver.answered", "deliver.after", "any any untouched any", "the receiver has said 2xx, nobody knows it"

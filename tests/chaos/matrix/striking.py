@@ -113,8 +113,8 @@ def _freeze(round_: Round, victim: Process) -> None:
 
 
 def _holds_open(round_: Round, *, frozen_at: datetime) -> bool:
-    """Whether a frozen process keeps others from taking over: by the line itself, or, where its calls are anywhere, by a
-    transaction that was open when it was frozen and still is, a lease later. (Postgres ends it after a minute, as
+    """Whether a frozen process keeps others from taking over: by the line itself, or, where its calls are anywhere, by
+    a transaction that was open when it was frozen and still is, a lease later. (Postgres ends it after a minute, as
     `tests/engine/test_standing_still.py` shows; here nobody waits for that.)"""
     if round_.boundary.locks:
         return True
