@@ -17,8 +17,9 @@ from app.api.query import NoQuery
 from app.api.shapes.taken import DisabledTool, disabled_tool
 from app.api.shapes.values import Shape
 from app.api.workflow_reading import headline_of, workflow_id_of
-from app.domain import ids, situation, why, why_commands, why_tools
-from app.domain.states import HeldReason, WorkflowStatus
+from app.domain import ids, situation, why, why_commands, why_models, why_tools
+from app.domain.plan import Plan
+from app.domain.states import FailureKind, HeldReason, WorkflowStatus
 from app.errors import NotFound
 from app.store import identity, snapshots, why_views
 
@@ -58,6 +59,23 @@ class MissedTool(DisabledTool):
     commands: list[Command]
 
 
+class SwitchedModel(Shape):
+    """Another model than its agent's own, with which a step goes on until it ends; nothing waits for it."""
+
+    step: str
+    id: str
+    """As the provider calls it."""
+    alias: str
+    """As the definition calls it."""
+    switched_from: str
+    """The agent's own."""
+    kind: FailureKind
+    """What it was switched for, the last time."""
+    since: datetime
+    headline: str
+    commands: list[Command]
+
+
 class Why(Shape):
     """Why nothing moves, the reason that most needs somebody first. Empty once the workflow has ended."""
 
@@ -69,6 +87,8 @@ class Why(Shape):
     """Open calls beyond those told about here."""
     tools_disabled: list[MissedTool]
     """Taken away and not given back, also once the workflow has ended."""
+    models_switched: list[SwitchedModel]
+    """Also once the workflow has ended."""
     commands: list[Command]
     """What can be done with it once it has ended; empty before."""
     generated_at: datetime
@@ -99,14 +119,14 @@ async def get_why(
         restored = (await identity.looked_at(connection)).changed
         found = await why_views.situation(connection, row, probes=probes, restored=restored)
         headline = await headline_of(connection, row)
-    return answering.answer(request, _shape(found, why.explain(found), headline=headline))
+    return answering.answer(request, _shape(found, why.explain(found), plan=plan, headline=headline))
 
 
 def _commands(commands: Sequence[why_commands.Command]) -> list[Command]:
     return [Command(cli=command.cli, curl=command.curl) for command in commands]
 
 
-def _shape(found: situation.Situation, reasons: list[situation.Reason], *, headline: str) -> Why:
+def _shape(found: situation.Situation, reasons: list[situation.Reason], *, plan: Plan, headline: str) -> Why:
     return Why(
         workflow=ids.encode("wf", found.workflow["id"]),
         status=found.workflow["status"],
@@ -135,6 +155,20 @@ def _shape(found: situation.Situation, reasons: list[situation.Reason], *, headl
             )
             for missed in why_tools.explain(found)
         ],
+        models_switched=[_switched(switched) for switched in why_models.explain(found, plan)],
         commands=_commands(why.after_end(found.workflow)),
         generated_at=found.now,
+    )
+
+
+def _switched(switched: why_models.Switched) -> SwitchedModel:
+    return SwitchedModel(
+        step=switched.step,
+        id=switched.model,
+        alias=switched.alias,
+        switched_from=switched.switched_from,
+        kind=FailureKind(switched.kind),
+        since=switched.since,
+        headline=switched.headline,
+        commands=_commands(switched.commands),
     )

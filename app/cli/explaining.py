@@ -29,6 +29,8 @@ GLYPHS: Final[Mapping[str, str]] = {
 UNDER_WAY: Final = "◌"
 TAKEN: Final = "–"
 """A tool that an agent does without: nothing waits for it."""
+SWITCHED: Final = "→"
+"""A model that goes on in the place of another."""
 
 
 def why(
@@ -49,7 +51,9 @@ def why(
     if found["more"]:
         printing.out(f"\n… and {found['more']:,} more open calls")
     for missed in found.get("tools_disabled") or ():
-        _print_missed(missed, curl=curl)
+        _print_beside(TAKEN, missed, curl=curl)
+    for switched in found.get("models_switched") or ():
+        _print_beside(SWITCHED, switched, curl=curl)
     if not found["reasons"]:
         printing.note("It waits for nothing: it has ended.")
         for command in found["commands"]:
@@ -64,9 +68,10 @@ def _print(reason: Mapping[str, JSON], *, curl: bool) -> None:
         printing.out(f"    {_line(command, curl=curl)}")
 
 
-def _print_missed(missed: Mapping[str, JSON], *, curl: bool) -> None:
-    printing.out(f"\n{TAKEN} {plain(str(missed['headline']))}")
-    for command in missed["commands"]:
+def _print_beside(glyph: str, told: Mapping[str, JSON], *, curl: bool) -> None:
+    """What nothing waits for."""
+    printing.out(f"\n{glyph} {plain(str(told['headline']))}")
+    for command in told["commands"]:
         printing.out(f"    {_line(command, curl=curl)}")
 
 

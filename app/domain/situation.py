@@ -108,6 +108,9 @@ class Situation:
     """Its own and those of its steps."""
     taken: Sequence[Taken] = ()
     """Tools that its agents may not use any more, or might not for a while."""
+    switched: Sequence[Row] = ()
+    """Agent steps whose model was switched: `path`, `name`, the `model` that goes on, and of the latest switch the
+    failure's `kind` and `since` when."""
     more: int = 0
     """Open calls that were not read, because nobody reads that many."""
     restored: bool = False

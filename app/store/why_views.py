@@ -18,6 +18,7 @@ from app.domain import taken_tools
 from app.domain.dependencies import SHARED
 from app.domain.disabling import DISABLED
 from app.domain.plan import Probe
+from app.domain.recovery_table import CHANGES, Action
 from app.domain.situation import ENDING_DUES, Situation
 from app.domain.states import (
     FINAL_CALL_STATES,
@@ -75,11 +76,13 @@ async def owner(connection: AsyncConnection, *, tenant_id: UUID, workflow_id: UU
 async def situation(
     connection: AsyncConnection, workflow: Row, *, probes: Mapping[str, Probe], restored: bool = False
 ) -> Situation:
-    """`probes` as the workflow's plan says; of a workflow that has ended only the tools that it had to do without."""
+    """`probes` as the workflow's plan says; of a workflow that has ended only what its agents had to do without, and
+    with which models."""
     now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
-    taken = await _taken(connection, workflow)
+    agents = await _changed_agents(connection, workflow)
+    taken, switched = _taken(workflow, agents), await _switched(connection, workflow, agents)
     if WorkflowStatus(workflow["status"]).final:
-        return Situation(workflow=workflow, now=now, taken=taken)
+        return Situation(workflow=workflow, now=now, taken=taken, switched=switched)
     open_calls = await _open_calls(connection, workflow)
     asked = await _approvals(connection, workflow)
     marked = await _dues(connection, workflow, [call["id"] for call in open_calls])
@@ -102,6 +105,7 @@ async def situation(
         restored=restored,
         budgets=await _budgets(connection, workflow),
         taken=taken,
+        switched=switched,
         more=max(workflow["open_calls"] + workflow["held"] + workflow["doubts"] - len(open_calls), 0),
     )
 
@@ -156,19 +160,47 @@ async def _attempts(connection: AsyncConnection, workflow: Row, open_calls: Sequ
     )
 
 
-async def _taken(connection: AsyncConnection, workflow: Row) -> list[taken_tools.Taken]:
-    found = await connection.execute(
-        select(steps.c.path, steps.c.counters)
+async def _changed_agents(connection: AsyncConnection, workflow: Row) -> list[Row]:
+    """Agent steps that have lost a tool for themselves alone, or go on with another model."""
+    lost = cast(steps.c.counters, Text).contains(f'"{DISABLED}', autoescape=True)
+    return await _rows(
+        connection,
+        select(steps.c.path, steps.c.name, steps.c.model, steps.c.counters)
         .where(
             steps.c.workflow_id == workflow["id"],
             steps.c.kind == StepKind.AGENT.value,
-            cast(steps.c.counters, Text).contains(f'"{DISABLED}', autoescape=True),
+            or_(lost, steps.c.model.is_not(None)),
         )
         .order_by(steps.c.position, steps.c.path)
-        .limit(LARGEST)
+        .limit(LARGEST),
     )
-    alone = [taken for row in found for taken in taken_tools.of_step(row.path, row.counters)]
+
+
+def _taken(workflow: Row, agents: Sequence[Row]) -> list[taken_tools.Taken]:
+    alone = [taken for row in agents for taken in taken_tools.of_step(row["path"], row["counters"])]
     return [*taken_tools.of_workflow(workflow["tools_disabled"]), *alone]
+
+
+async def _switched(connection: AsyncConnection, workflow: Row, agents: Sequence[Row]) -> list[Row]:
+    """With what the latest switch of each was for: its recovery record is on the call that the other model answers."""
+    paths = [row["path"] for row in agents if row["model"] is not None]
+    if not paths:
+        return []
+    switches_made = (
+        select(calls.c.step, calls.c.recovery, calls.c.created_at)
+        .where(
+            calls.c.workflow_id == workflow["id"],
+            calls.c.step.in_(paths),
+            calls.c.change["change"].astext == CHANGES[Action.SWITCH_MODEL],
+        )
+        .order_by(calls.c.n)
+    )
+    found = {row["step"]: row for row in await _rows(connection, switches_made)}  # a few of each; the last one stays
+    return [
+        {**row, "kind": found[row["path"]]["recovery"][0]["kind"], "since": found[row["path"]]["created_at"]}
+        for row in agents
+        if row["path"] in found
+    ]
 
 
 async def _budgets(connection: AsyncConnection, workflow: Row) -> Sequence[Row]:

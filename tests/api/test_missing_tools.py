@@ -176,6 +176,52 @@ async def test_step_says_which_model_goes_on_and_whose_place_it_takes_when_it_wa
     assert listed["model"] == {"id": last, "alias": "smart", "switched_from": first}
 
 
+async def test_why_says_after_what_a_model_was_switched_while_it_goes_on_and_afterwards(
+    api: httpx.AsyncClient, world: World
+) -> None:
+    busy, busier = (fails(kind, status=529) for kind in (FailureKind.OVERLOADED, FailureKind.SERVER_ERROR))
+    world.model.answers = [busy, asks(use("look")), busier, says("done")]
+    policies = {"overloaded": {"max_retries": 0, "switch_model": "smart"}, "server_error": {"max_retries": 1}}
+    worker = await world.worker()
+    workflow_id = await world.submit(agent(tools=TOOLS, retry=policies), input={"who": "kim"})
+
+    await world.once(worker)
+    running = await why(api, workflow_id)
+    await world.run(worker)
+    ended = await why(api, workflow_id)
+
+    first, last = world.model.requests[0].model, world.model.requests[-1].model
+    switch = await world.row("SELECT created_at FROM calls WHERE change ->> 'change' = 'switch_model'")
+    [switched] = running.models_switched
+    assert (switched.step, switched.id, switched.alias, switched.switched_from) == ("a", last, "smart", first)
+    assert (switched.kind, switched.since) == (FailureKind.OVERLOADED, switch["created_at"])
+    assert switched.headline == (
+        f"The model of a was switched from {first} to smart ({last}) for the rest of the step: The model was "
+        "overloaded."
+    )
+    assert [command.cli for command in switched.commands] == [f"surefoot show {running.workflow} a"]
+    assert [reason.kind for reason in running.reasons] == ["queued"]  # nothing waits for it
+    assert (ended.status, ended.models_switched) == ("succeeded", [switched])
+
+
+async def test_why_says_nothing_of_a_model_that_was_switched_back(api: httpx.AsyncClient, world: World) -> None:
+    world.model.answers = [fails(FailureKind.OVERLOADED, status=529), fails(FailureKind.SERVER_ERROR, status=500)]
+    policies = {
+        "overloaded": {"max_retries": 0, "switch_model": "smart"},
+        "server_error": {"max_retries": 0, "switch_model": "fast"},
+    }
+    worker = await world.worker()
+    workflow_id = await world.submit(agent(tools=TOOLS, retry=policies), input={"who": "kim"})
+
+    await world.once(worker)
+    there = await why(api, workflow_id)
+    await world.run(worker)
+
+    assert len({request.model for request in world.model.requests}) == 2
+    assert [switched.alias for switched in there.models_switched] == ["smart"]
+    assert (await why(api, workflow_id)).models_switched == []
+
+
 async def test_step_without_a_model_names_none(api: httpx.AsyncClient, database: Database) -> None:
     workflow_id = await rows.workflow(database)
     await rows.step(database, workflow_id, "create")

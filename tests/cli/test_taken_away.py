@@ -18,9 +18,14 @@ MISSED = TAKEN | {
         {"cli": "surefoot show wf_1 plan", "curl": "c"},
     ],
 }
+SWITCHED: dict[str, Any] = {
+    "step": "plan", "id": "claude-b", "alias": "smart", "switched_from": "claude-a", "kind": "refused",
+    "since": "2026-11-22T10:00:06Z", "headline": "The model of plan was switched \x1b: The model declined.",
+    "commands": [{"cli": "surefoot show wf_1 plan", "curl": "c"}],
+}  # fmt: skip
 ENDED: dict[str, Any] = {
     "workflow": "wf_1", "status": "failed", "headline": "Failed.", "reasons": [], "more": 0,
-    "tools_disabled": [MISSED], "commands": [], "generated_at": "2026-11-22T10:10:00Z",
+    "tools_disabled": [MISSED], "models_switched": [], "commands": [], "generated_at": "2026-11-22T10:10:00Z",
 }  # fmt: skip
 STEP: dict[str, Any] = {
     "path": "plan", "kind": "agent", "state": "running", "headline": "Running.", "needs": [], "input": None,
@@ -41,6 +46,16 @@ def test_why_tells_what_was_taken_away_and_what_gives_it_back(server: ScriptedSe
         "– The tool look was taken away from every agent: \\x1b503; to give it back: surefoot retry wf_1.\n"
         "    surefoot retry wf_1\n"
         "    surefoot show wf_1 plan\n"
+    )
+
+
+def test_why_tells_which_model_goes_on_and_after_what(server: ScriptedServer, surefoot: Surefoot) -> None:
+    server.on("GET /v1/workflows/wf_1/why", ENDED | {"tools_disabled": [], "models_switched": [SWITCHED]})
+
+    ended = surefoot("why", "wf_1")
+
+    assert ended.out == (
+        "Failed.\n\n→ The model of plan was switched \\x1b: The model declined.\n    surefoot show wf_1 plan\n"
     )
 
 
