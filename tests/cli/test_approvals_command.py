@@ -43,13 +43,27 @@ def test_commands_of_the_first_questions_are_written_out_and_the_rest_counted(
     assert said[9:] == ["  … and 2 more"]
 
 
-def test_questions_of_one_workflow_are_asked_for_by_its_id(server: ScriptedServer, surefoot: Surefoot) -> None:
+def test_all_pages_of_one_workflow_are_asked_for_and_are_one_json(server: ScriptedServer, surefoot: Surefoot) -> None:
+    server.on("GET /v1/approvals", page(question(2), more="c1"))
     server.on("GET /v1/approvals", page(question(1)))
 
     ended = surefoot("approvals", "wf_1", "--json")
 
-    assert server.asked[0].query["workflow"] == ["wf_1"]
-    assert [one["id"] for one in json.loads(ended.out)["data"]] == ["apr_1"]
+    assert [(asked.query["workflow"], asked.query["status"], asked.query["limit"]) for asked in server.asked] == [
+        (["wf_1"], ["open"], ["500"]),
+        (["wf_1"], ["open"], ["500"]),
+    ]
+    assert json.loads(ended.out) == page(question(1), question(2))
+    assert ended.err == ""
+
+
+def test_question_cannot_move_the_cursor_with_what_its_author_wrote(server: ScriptedServer, surefoot: Surefoot) -> None:
+    server.on("GET /v1/approvals", page(question(1) | {"title": "Pay\x1b[2J\r1?"}))
+
+    ended = surefoot("approvals")
+
+    assert "\x1b" not in ended.out
+    assert "Pay\\x1b[2J" in ended.out
 
 
 def test_nobody_is_asked_anything_is_said(server: ScriptedServer, surefoot: Surefoot) -> None:

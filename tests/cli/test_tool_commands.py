@@ -58,6 +58,21 @@ def test_register_says_which_tool_was_refused_and_what_was_registered_before_it(
     assert "definition_invalid" in ended.err
 
 
+def test_register_speaks_of_nothing_before_it_when_the_first_tool_was_refused(
+    server: ScriptedServer, surefoot: Surefoot, tmp_path: Path
+) -> None:
+    path = tmp_path / "two.json"
+    path.write_text(
+        json.dumps({name: {"http": {"method": "POST", "url": "https://x.io"}} for name in ("book", "lend")})
+    )
+    server.on("PUT /v1/tools/book", problem("definition_invalid", 422), status=422)
+
+    ended = surefoot("tool", "register", str(path))
+
+    assert (ended.code, ended.err.splitlines()[0]) == (1, "book was refused.")
+    assert [asked.path for asked in server.asked] == ["/v1/tools/book"]
+
+
 def test_dry_run_shows_what_each_tool_comes_to_and_registers_nothing(
     server: ScriptedServer, surefoot: Surefoot, file: Path
 ) -> None:
