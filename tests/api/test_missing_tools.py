@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -220,6 +220,25 @@ async def test_why_says_nothing_of_a_model_that_was_switched_back(api: httpx.Asy
     assert len({request.model for request in world.model.requests}) == 2
     assert [switched.alias for switched in there.models_switched] == ["smart"]
     assert (await why(api, workflow_id)).models_switched == []
+
+
+async def test_why_tells_of_the_latest_switch_and_names_a_model_once_that_has_no_other_name(
+    api: httpx.AsyncClient, database: Database
+) -> None:
+    workflow_id = await rows.workflow(database)
+    await rows.step(database, workflow_id, "plan", kind="agent", model="claude-z", calls=2)
+    for n, kind in enumerate(("overloaded", "refused"), start=1):
+        await rows.call(
+            database, workflow_id, "plan", n=n, kind="model", tool=None, state="succeeded", ended_at=rows.BEGAN,
+            change={"change": "switch_model"}, recovery=[{"kind": kind}], created_at=rows.BEGAN + timedelta(seconds=n),
+        )  # fmt: skip
+
+    [switched] = (await why(api, workflow_id)).models_switched
+
+    assert switched.headline == (
+        "The model of plan was switched from claude-x to claude-z for the rest of the step: The model declined."
+    )
+    assert (switched.kind, switched.since) == (FailureKind.REFUSED, rows.BEGAN + timedelta(seconds=2))
 
 
 async def test_step_without_a_model_names_none(api: httpx.AsyncClient, database: Database) -> None:
