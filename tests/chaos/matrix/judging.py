@@ -133,6 +133,7 @@ _TABLES: Final = {
     "a.lost_at, a.status_code, a.failure FROM attempts a JOIN workers k ON k.id = a.worker "
     "WHERE a.workflow_id = %(workflow)s ORDER BY a.intended_at",
     "dues": "SELECT kind, ref, due_at, ring_at, rung FROM dues WHERE workflow_id = %(workflow)s",
+    "breakers that are not closed": "SELECT scope, state, until, canary FROM breakers WHERE state <> 'closed'",
     "workers": "SELECT name, pid, started_at, beat_at, lease_until, lost_at, reaped_at, stopped_at FROM workers "
     "ORDER BY started_at DESC LIMIT 4",
     "events": "SELECT seq, at, type, step, from_state, to_state, data FROM events "
