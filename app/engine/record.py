@@ -17,6 +17,7 @@ from uuid import UUID
 
 import psycopg
 import structlog
+from psycopg import errors
 
 from app.domain import settling
 from app.domain.aggregate import Snapshot
@@ -82,7 +83,10 @@ async def record_batch(services: Services, batch: Sequence[Settled]) -> list[asy
     except Exception as error:
         if transactions.lost(error):
             raise
-        log.exception("record.batch_failed", workflows=len(by_workflow))
+        if isinstance(error, errors.LockNotAvailable):  # of what one of them shares with somebody who stands still
+            log.info("record.batch_split", workflows=len(by_workflow))
+        else:
+            log.exception("record.batch_failed", workflows=len(by_workflow))
         advanced = Advanced(skipped=list(by_workflow))
     ring(services, advanced, going_on=await follow.begin(services, intended))
     alone = {w: asyncio.create_task(_record_alone(services, w, by_workflow[w])) for w in advanced.skipped}
