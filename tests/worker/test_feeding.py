@@ -20,10 +20,11 @@ class Pool:
         self.followed: list[tuple[object, list[object]]] = []
         self._running, self._gives_way = running, gives_way
 
-    def follow(self, name: str, *args: object, after: list[object], within: float) -> bool:
-        if self._gives_way:
-            self.followed.append((args[0], after))
+    def may_pass_on(self, name: str, refs: list[object], *, within: float) -> bool:
         return self._gives_way
+
+    def follow(self, name: str, *args: object, after: list[object]) -> None:
+        self.followed.append((args[0], after))
 
     def running(self, name: str) -> int:
         return self._running
@@ -72,3 +73,17 @@ def test_feed_lets_a_call_follow_the_one_before_however_full_the_pool_is() -> No
 
     assert pool.followed == [(str(CALL), [str(BEFORE)])]
     assert pool.fed == []
+
+
+def test_feed_says_that_nothing_follows_where_nothing_gives_way_or_nothing_runs() -> None:
+    assert feed_of(Pool(gives_way=True)).follows([BEFORE])
+    assert not feed_of(Pool()).follows([BEFORE])
+    assert not feed_of(None).follows([BEFORE])
+
+
+def test_feed_takes_what_is_claimed_even_while_the_process_drains() -> None:
+    pool = Pool(running=2)
+
+    feed_of(pool, draining=True).take(CALL, [BEFORE])
+
+    assert pool.followed == [(str(CALL), [str(BEFORE)])]
