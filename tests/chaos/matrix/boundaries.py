@@ -31,6 +31,8 @@ EVERY: Final = (*CLASSES, MODEL)
 EFFECTS: Final = ("clear", "book", "post", "mail")
 """What changes nothing neither undoes anything nor is ever in doubt."""
 MAILS: Final = ("post", "post")
+SENDING: Final = ("call", "follow")
+"""Scenes in which a call is at its line, or the one before it: what a frozen process would still send is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +73,7 @@ def _line(
     after = {
         fault: word for fault, word in zip((KILL, FREEZE, RAISE, POSTGRES), words.split(), strict=True) if word != "-"
     }
-    if scene == "call" and KILL in after and not locks:
+    if scene in SENDING and KILL in after and not locks:
         after[COMA] = after[KILL]  # nobody knows that it is frozen: as good as dead, only later
     return Boundary(
         name=name,

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
 
-from tests.chaos.matrix.boundaries import COMA, RAISE, Boundary
+from tests.chaos.matrix.boundaries import COMA, RAISE, SENDING, Boundary
 from tests.chaos.matrix.lane import Lane
 from tests.chaos.matrix.stack import Process
 from tests.chaos.matrix.workloads import Case
@@ -67,7 +67,7 @@ class Round:
     @property
     def timeout(self) -> str:
         waited_for = self.fault in (COMA, RAISE) and self.boundary.after[self.fault] == "lost"
-        return SHORT if waited_for and self.boundary.scene == "call" else PATIENT
+        return SHORT if waited_for and self.boundary.scene in SENDING else PATIENT
 
     @property
     def settle(self) -> str:
