@@ -34,7 +34,7 @@ from app.domain.transition import Transition
 from app.domain.transitions import Decision
 from app.engine import transactions
 from app.engine.services import Services
-from app.store import effect_keys, loading, workflows
+from app.store import effect_keys, loading, locking, workflows
 
 MOST_READS: Final = 5_000
 """Reads in one transaction: a chain of 1,000 `set` steps needs about as many; more is a defect of ours."""
@@ -116,18 +116,20 @@ async def advance(
     facts: Mapping[UUID, Sequence[Fact]],
     *,
     skip_locked: bool = False,
+    ahead: Mapping[UUID, Reads] | None = None,
     make: MakeFacts | None = None,
 ) -> Advanced:
-    """Decide and write. `make` turns the facts (of one workflow) into others once its rows are read; it may raise."""
-    locked, now = await loading.lock(connection, list(facts), skip_locked=skip_locked)
+    """Decide and write. `ahead`: what will surely be read, if that is known before the workflows are locked. `make`
+    turns the facts (of one workflow) into others once its rows are read; it may raise."""
+    locked, now = await locking.snapshots(connection, list(facts), skip_locked=skip_locked, ahead=ahead or {})
     absent = [workflow for workflow in facts if workflow not in locked]
     result = Advanced(skipped=absent if skip_locked else [], missing=[] if skip_locked else absent)
     if now is None:
         return result
     pending: dict[UUID, tuple[Decision, Plan, list[Fact]]] = {}
-    for workflow_id, workflow in locked.items():
-        plan = await services.plans.get(workflow.tenant_id, workflow.plan_digest)
-        decision = Decision(Snapshot(workflow=workflow), plan=plan, now=now, rules=services.rules)
+    for workflow_id, snapshot in locked.items():
+        plan = await services.plans.get(snapshot.workflow.tenant_id, snapshot.workflow.plan_digest)
+        decision = Decision(snapshot, plan=plan, now=now, rules=services.rules)
         pending[workflow_id] = (decision, plan, list(facts[workflow_id]))
     await _read(connection, {w: (d, p, f) for w, (d, p, f) in pending.items()})
     if make is not None:

@@ -25,6 +25,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from app.domain.facts import CallSettled
+from app.domain.reads import Reads
 from app.domain.states import DueKind
 from app.domain.transition import Transition
 from app.engine import claim, transactions
@@ -53,6 +54,8 @@ class Settled:
 
     workflow_id: UUID
     fact: CallSettled
+    ahead: Reads = field(default_factory=Reads)
+    """What its decision will surely read."""
     intents: dict[UUID, Intent] = field(default_factory=dict)
     """By call: what one of the tries has asked for, and may have committed."""
 

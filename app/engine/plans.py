@@ -27,6 +27,10 @@ class Plans:
             self._kept.popitem(last=False)
         return plan
 
+    def known(self, tenant_id: UUID, digest: str) -> Plan | None:
+        """The plan of that digest, if this process has it."""
+        return self._kept.get((tenant_id, digest))
+
     async def get(self, tenant_id: UUID, digest: str) -> Plan:
         """The plan of that digest; read on a connection of its own if this process has not seen it."""
         kept = self._kept.get((tenant_id, digest))

@@ -31,7 +31,7 @@ from app.engine.advance import Advanced, advance, ring
 from app.engine.follow import Intended, Settled
 from app.engine.gather import Gatherer
 from app.engine.services import Services
-from app.store import database, dues, loading, payloads, workflows
+from app.store import database, dues, loading, locking, payloads, workflows
 from app.store.claims import Claimed
 
 log = structlog.get_logger(__name__)
@@ -49,7 +49,8 @@ async def record(services: Services, claimed: Claimed, outcome: Outcome) -> None
         outcome=outcome,
         advice=await depend.report(services, claimed, outcome),
     )
-    item, pause = Settled(workflow_id=claimed.workflow_id, fact=fact), transactions.AWAY_PAUSE
+    item = Settled(workflow_id=claimed.workflow_id, fact=fact, ahead=ahead(services, claimed, fact))
+    pause = transactions.AWAY_PAUSE
     while True:
         try:
             await _outcomes(services).submit(item)
@@ -58,6 +59,14 @@ async def record(services: Services, claimed: Claimed, outcome: Outcome) -> None
             log.warning("record.database_away", error=str(error)[:200], after=pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, transactions.LONGEST_AWAY_PAUSE)
+
+
+def ahead(services: Services, claimed: Claimed, fact: CallSettled) -> Reads:
+    """What its decision will surely read, so that it comes with the lock: nothing if the plan is not at hand."""
+    plan, reads = services.plans.known(claimed.tenant_id, claimed.plan_digest), Reads()
+    if plan is not None:
+        read_for(fact, plan=plan, reads=reads)
+    return reads
 
 
 def _outcomes(services: Services) -> Gatherer[Settled, None]:
@@ -72,9 +81,10 @@ async def record_batch(services: Services, batch: Sequence[Settled]) -> list[asy
     for item in batch:
         by_workflow[item.workflow_id].append(item)
     facts = {workflow: [item.fact for item in items] for workflow, items in by_workflow.items()}
+    ahead = {workflow: _together(items) for workflow, items in by_workflow.items()}
 
     async def work(connection: transactions.Connection) -> tuple[Advanced, Intended | None]:
-        advanced = await advance(services, connection, facts, skip_locked=True)
+        advanced = await advance(services, connection, facts, skip_locked=True, ahead=ahead)
         return advanced, await follow.intend(services, connection, advanced.transitions, by_workflow)
 
     intended: Intended | None = None
@@ -93,13 +103,18 @@ async def record_batch(services: Services, batch: Sequence[Settled]) -> list[asy
     return [alone.get(item.workflow_id) for item in batch]
 
 
+def _together(items: Sequence[Settled]) -> Reads:
+    steps, calls = (item.ahead.steps for item in items), (item.ahead.calls for item in items)
+    return Reads(steps=set().union(*steps), calls=set().union(*calls))
+
+
 async def _record_alone(services: Services, workflow_id: UUID, items: Sequence[Settled]) -> None:
     """One workflow, waiting for its lock. If its decision fails, its evidence is kept all the same."""
     facts = [item.fact for item in items]
 
     async def work(connection: transactions.Connection) -> Advanced:
         await connection.execute("SET LOCAL statement_timeout = 0")  # its lock is waited for as long as it takes
-        await loading.lock(connection, [workflow_id])
+        await locking.lock(connection, [workflow_id])
         await database.bounded(connection)
         return await advance(services, connection, {workflow_id: facts})
 
@@ -118,7 +133,7 @@ async def keep_evidence(services: Services, workflow_id: UUID, facts: Sequence[C
 
     async def work(connection: transactions.Connection) -> None:
         await connection.execute("SET LOCAL statement_timeout = 0")
-        locked, now = await loading.lock(connection, [workflow_id])
+        locked, now = await locking.lock(connection, [workflow_id])
         await database.bounded(connection)
         if now is None:
             return

@@ -1,6 +1,5 @@
-"""The aggregate read for a decision: locked, then loaded as far as the facts reach.
+"""The aggregate read for a decision, as far as the facts reach. Its workflows are locked (`app/store/locking.py`).
 
-    lock(…)    the workflows' rows, FOR NO KEY UPDATE in the order of their ids, and the database's clock
     load(…)    what `Reads` ask for, into snapshots; rows that are there already stay as the decision left them
 
 Set-based over many workflows, on a driver connection inside the engine's transaction. Never writes.
@@ -15,35 +14,14 @@ from uuid import UUID
 
 import psycopg
 
-from app.domain.aggregate import Approval, Attempt, Call, Message, Sender, Snapshot, StepRow, Workflow
+from app.domain.aggregate import Approval, Attempt, Call, Message, Sender, Snapshot, StepRow
 from app.domain.budgets import WAITS
 from app.domain.reads import UNDOS_AT_ONCE, WAITING_AT_ONCE, Reads
 from app.domain.states import CallKind, Undo
 from app.store import accounts, columns, histories
 
 Connection = psycopg.AsyncConnection[dict[str, Any]]
-
-# --- lock ----------------------------------------------------------------------------------------------------------
-
-_LOCK: Final = f"""
-SELECT {columns.listed("w", columns.WORKFLOW)}, clock_timestamp() AS now
-FROM workflows w WHERE w.id = ANY(%(ids)s) ORDER BY w.id FOR NO KEY UPDATE"""
-
-
-async def lock(
-    connection: Connection, ids: Sequence[UUID], *, skip_locked: bool = False
-) -> tuple[dict[UUID, Workflow], datetime | None]:
-    """Lock the workflows, sorted by id. With `skip_locked` those that somebody else holds are left out."""
-    sql = _LOCK + (" SKIP LOCKED" if skip_locked else "")
-    cursor = await connection.execute(sql, {"ids": sorted(ids)})
-    found, now = {}, None
-    for row in await cursor.fetchall():
-        now = row.pop("now")
-        found[row["id"]] = Workflow(**row)
-    return found, now
-
-
-# --- load ----------------------------------------------------------------------------------------------------------
+Cursor = psycopg.AsyncCursor[dict[str, Any]]
 
 _STEP_COLUMNS: Final = ", ".join(
     f'CASE WHEN r.list THEN s."{n}" END AS "{n}"' if n == "input" else f's."{n}"' for n in columns.STEP
@@ -87,11 +65,16 @@ LEFT JOIN LATERAL (
 
 _CALL_COLUMNS: Final = f"{columns.listed('c', columns.CALL)}, h.history"
 
-_LOAD_CALLS: Final = f"""
+_CALLS: Final = f"""
 SELECT {_CALL_COLUMNS}
 FROM unnest(%(workflows)s::uuid[], %(calls)s::uuid[]) AS r(workflow_id, id)
-JOIN calls c ON c.workflow_id = r.workflow_id AND c.id = r.id {_HISTORY}
-FOR NO KEY UPDATE OF c"""
+JOIN calls c ON c.workflow_id = r.workflow_id AND c.id = r.id {_HISTORY}"""
+
+_LOAD_CALLS: Final = f"{_CALLS} FOR NO KEY UPDATE OF c"
+
+# Sent before it is known which workflows could be locked: it must wait for nobody and lock nothing of somebody else's.
+# Only a claim changes a call without its workflow's lock, and only one that is due: others need no lock of their own.
+CALLS_AHEAD: Final = f"{_CALLS} WHERE c.state <> 'due'"
 
 _LOAD_TURNS: Final = f"""
 SELECT {_CALL_COLUMNS}
@@ -153,7 +136,7 @@ FROM approvals a WHERE a.workflow_id = ANY(%(workflows)s)
 
 async def load(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
     """Read for many workflows at once. What a snapshot already holds is kept: the decision may have changed it."""
-    steps = await _ask_steps(connection, wanted)
+    steps = await ask_steps(connection, _missing_steps(wanted))
     await _load_items(connection, wanted)
     await _load_calls(connection, wanted)
     await _load_open(connection, wanted)
@@ -164,29 +147,40 @@ async def load(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Rea
     await histories.load(connection, wanted)
     await _load_conversations(connection, wanted)
     if steps is not None:  # last, so that in a pipeline they come with the calls, in one round trip
-        _keep_steps(await steps.fetchall(), wanted)
+        keep_steps(await steps.fetchall(), wanted)
 
 
 def _pairs(wanted: Mapping[UUID, tuple[Snapshot, Reads]], name: str) -> list[tuple[UUID, Any]]:
     return [(workflow, one) for workflow, (_, reads) in wanted.items() for one in sorted(getattr(reads, name), key=str)]
 
 
-async def _ask_steps(
-    connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]
-) -> psycopg.AsyncCursor[dict[str, Any]] | None:
-    pairs = []
-    for workflow, (snapshot, reads) in wanted.items():
-        missing = (reads.steps - snapshot.steps.keys()) | reads.lists
-        pairs += [(workflow, path, path in reads.lists) for path in sorted(missing)]
-    if not pairs:
+def _missing_steps(wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> list[tuple[UUID, str, bool]]:
+    """(workflow, path, with its list of items)"""
+    return [
+        (workflow, path, path in reads.lists)
+        for workflow, (snapshot, reads) in wanted.items()
+        for path in sorted((reads.steps - snapshot.steps.keys()) | reads.lists)
+    ]
+
+
+async def ask_steps(connection: Connection, steps: Sequence[tuple[UUID, str, bool]]) -> Cursor | None:
+    if not steps:
         return None
     return await connection.execute(
         _LOAD_STEPS,
-        {"workflows": [p[0] for p in pairs], "paths": [p[1] for p in pairs], "lists": [p[2] for p in pairs]},
+        {"workflows": [p[0] for p in steps], "paths": [p[1] for p in steps], "lists": [p[2] for p in steps]},
     )
 
 
-def _keep_steps(rows: Iterable[dict[str, Any]], wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+async def ask_calls(
+    connection: Connection, calls: Sequence[tuple[UUID, UUID]], *, sql: str = _LOAD_CALLS
+) -> Cursor | None:
+    if not calls:
+        return None
+    return await connection.execute(sql, {"workflows": [c[0] for c in calls], "calls": [c[1] for c in calls]})
+
+
+def keep_steps(rows: Iterable[dict[str, Any]], wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
     for row in rows:
         snapshot = wanted[row["workflow_id"]][0]
         there = snapshot.steps.get(row["path"])
@@ -214,30 +208,27 @@ async def _load_items(connection: Connection, wanted: Mapping[UUID, tuple[Snapsh
                 "starts": [_started(wanted[c[0]][0], c[1]) for c in counts],
             },
         )
-        _keep_steps(await cursor.fetchall(), wanted)
+        keep_steps(await cursor.fetchall(), wanted)
     parents = _pairs(wanted, "items_of")
     if parents:
         cursor = await connection.execute(
             _LOAD_ITEMS_OF, {"workflows": [p[0] for p in parents], "paths": [p[1] for p in parents]}
         )
-        _keep_steps(await cursor.fetchall(), wanted)
+        keep_steps(await cursor.fetchall(), wanted)
         for workflow, path in parents:
             wanted[workflow][0].children.add(path)
 
 
 async def _load_calls(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
     calls = [(w, c) for w, c in _pairs(wanted, "calls") if c not in wanted[w][0].calls]
-    if calls:
-        cursor = await connection.execute(
-            _LOAD_CALLS, {"workflows": [c[0] for c in calls], "calls": [c[1] for c in calls]}
-        )
-        _keep_calls(await cursor.fetchall(), wanted)
+    if (found := await ask_calls(connection, calls)) is not None:
+        keep_calls(await found.fetchall(), wanted)
     turns = _pairs(wanted, "turns")
     if turns:
         cursor = await connection.execute(
             _LOAD_TURNS, {"workflows": [t[0] for t in turns], "paths": [t[1] for t in turns]}
         )
-        _keep_calls(await cursor.fetchall(), wanted)
+        keep_calls(await cursor.fetchall(), wanted)
     repeats = _pairs(wanted, "repeats")
     if repeats:
         cursor = await connection.execute(
@@ -248,7 +239,7 @@ async def _load_calls(connection: Connection, wanted: Mapping[UUID, tuple[Snapsh
                 "hashes": [r[1][1] for r in repeats],
             },
         )
-        _keep_calls(await cursor.fetchall(), wanted)
+        keep_calls(await cursor.fetchall(), wanted)
 
 
 async def _load_conversations(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
@@ -266,16 +257,16 @@ async def _load_open(connection: Connection, wanted: Mapping[UUID, tuple[Snapsho
     whole = [w for w, (_, reads) in wanted.items() if reads.everything_open]
     if whole:
         cursor = await connection.execute(_LOAD_OPEN_CALLS, {"workflows": whole, "steps": None})
-        _keep_calls(await cursor.fetchall(), wanted)
+        keep_calls(await cursor.fetchall(), wanted)
         cursor = await connection.execute(_LOAD_OPEN_STEPS, {"workflows": whole})
-        _keep_steps(await cursor.fetchall(), wanted)
+        keep_steps(await cursor.fetchall(), wanted)
     for workflow, (_, reads) in wanted.items():
         if reads.open_calls_of:
             paths = sorted(reads.open_calls_of)
             cursor = await connection.execute(_LOAD_OPEN_CALLS, {"workflows": [workflow], "steps": paths})
-            _keep_calls(await cursor.fetchall(), wanted)
+            keep_calls(await cursor.fetchall(), wanted)
             cursor = await connection.execute(_LOAD_OPEN_STEPS, {"workflows": [workflow]})
-            _keep_steps(await cursor.fetchall(), wanted)
+            keep_steps(await cursor.fetchall(), wanted)
     approvals = [one for _, one in _pairs(wanted, "approvals")]
     open_in = [w for w, (_, reads) in wanted.items() if reads.everything_open or reads.open_calls_of]
     if approvals or open_in:
@@ -292,12 +283,12 @@ async def _load_for_operators(connection: Connection, wanted: Mapping[UUID, tupl
     """What a saga or a reopening needs: seldom, and then perhaps every step that is no item."""
     top = [w for w, (_, reads) in wanted.items() if reads.top_steps]
     if top:
-        _keep_steps(await (await connection.execute(_LOAD_TOP_STEPS, {"workflows": top})).fetchall(), wanted)
+        keep_steps(await (await connection.execute(_LOAD_TOP_STEPS, {"workflows": top})).fetchall(), wanted)
         for workflow in top:
             wanted[workflow][0].top = True
     begun = [w for w, (_, reads) in wanted.items() if reads.begun_items]
     if begun:
-        _keep_steps(await (await connection.execute(_LOAD_BEGUN_ITEMS, {"workflows": begun})).fetchall(), wanted)
+        keep_steps(await (await connection.execute(_LOAD_BEGUN_ITEMS, {"workflows": begun})).fetchall(), wanted)
     for workflow, name in _pairs(wanted, "undos"):
         loaded = wanted[workflow][0].calls.values()
         settled = [c.id for c in loaded if c.undo in (Undo.DONE, Undo.SKIPPED)]
@@ -305,10 +296,10 @@ async def _load_for_operators(connection: Connection, wanted: Mapping[UUID, tupl
         asked = {"workflow": workflow, "name": name, "settled": settled, "begun": begun, "limit": UNDOS_AT_ONCE}
         found = await (await connection.execute(_LOAD_UNDOS, asked)).fetchall()
         items = sorted({row["step"] for row in found} - wanted[workflow][0].steps.keys() - {name})
-        _keep_calls(found, wanted)
+        keep_calls(found, wanted)
         if items:
             rows = {"workflows": [workflow] * len(items), "paths": items, "lists": [False] * len(items)}
-            _keep_steps(await (await connection.execute(_LOAD_STEPS, rows)).fetchall(), wanted)
+            keep_steps(await (await connection.execute(_LOAD_STEPS, rows)).fetchall(), wanted)
 
 
 # Through their dues: a workflow may have had any number of calls, and few of them wait.
@@ -325,7 +316,7 @@ async def _load_waiting(connection: Connection, wanted: Mapping[UUID, tuple[Snap
     for workflow, (snapshot, reads) in wanted.items():
         if reads.waiting:
             asked = {"workflow": workflow, "known": list(snapshot.calls), "limit": WAITING_AT_ONCE}
-            _keep_calls(await (await connection.execute(_LOAD_WAITING, asked)).fetchall(), wanted)
+            keep_calls(await (await connection.execute(_LOAD_WAITING, asked)).fetchall(), wanted)
 
 
 async def _load_linked(connection: Connection, wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
@@ -336,11 +327,8 @@ async def _load_linked(connection: Connection, wanted: Mapping[UUID, tuple[Snaps
         for linked in {each for call in snapshot.calls.values() for each in _links(call)}
         if linked is not None and linked not in snapshot.calls
     ]
-    if missing:
-        cursor = await connection.execute(
-            _LOAD_CALLS, {"workflows": [m[0] for m in missing], "calls": [m[1] for m in missing]}
-        )
-        _keep_calls(await cursor.fetchall(), wanted)
+    if (found := await ask_calls(connection, missing)) is not None:
+        keep_calls(await found.fetchall(), wanted)
 
 
 def _links(call: Call) -> tuple[UUID | None, ...]:
@@ -351,7 +339,7 @@ def _links(call: Call) -> tuple[UUID | None, ...]:
 _ABOUT_ANOTHER: Final = (CallKind.PROBE, CallKind.COMPENSATION)
 
 
-def _keep_calls(rows: Iterable[dict[str, Any]], wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
+def keep_calls(rows: Iterable[dict[str, Any]], wanted: Mapping[UUID, tuple[Snapshot, Reads]]) -> None:
     for row in rows:
         snapshot = wanted[row["workflow_id"]][0]
         if row["id"] in snapshot.calls:

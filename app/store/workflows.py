@@ -2,7 +2,7 @@
 
 One statement writes a batch of transitions over many workflows. Rows travel as JSON (`json_to_recordset`), one
 parameter a table: `json` keeps the order of keys where it is meaning. The workflows' rows are locked, or new
-(`app/store/loading.py`); everything runs on a driver connection inside the engine's transaction.
+(`app/store/locking.py`); everything runs on a driver connection inside the engine's transaction.
 """
 
 from __future__ import annotations

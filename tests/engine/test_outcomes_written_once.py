@@ -12,7 +12,7 @@ from app.domain.reads import Reads, read_for
 from app.domain.states import AttemptOutcome
 from app.domain.transition import Transition
 from app.engine import transactions
-from app.store import loading, workflows
+from app.store import loading, locking, workflows
 from tests.engine.world import World, ok, one
 
 
@@ -36,7 +36,7 @@ async def decide(world: World, workflow_id: UUID, *, outcome: AttemptOutcome, re
     made = await world.row("SELECT id, call_id FROM attempts WHERE workflow_id = %s", workflow_id)
 
     async def work(connection: transactions.Connection) -> None:
-        locked, _ = await loading.lock(connection, [workflow_id])
+        locked, _ = await locking.lock(connection, [workflow_id])
         workflow = locked[workflow_id]
         plan = await world.api.plans.get(workflow.tenant_id, workflow.plan_digest)
         snapshot, reads = Snapshot(workflow=workflow), Reads()

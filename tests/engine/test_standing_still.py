@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from app.engine import transactions
-from app.store import dues, loading
+from app.store import dues, locking
 from app.store.database import Database
 from tests.engine.world import World, one
 
@@ -85,7 +85,7 @@ async def test_workflow_goes_on_with_another_worker_while_the_one_that_records_i
         await connection.execute("SET transaction_timeout = '100ms'")
 
     async def stands_still(connection: transactions.Connection) -> None:
-        await loading.lock(connection, [workflow])
+        await locking.lock(connection, [workflow])
         locked.set()
         await asyncio.Event().wait()
 

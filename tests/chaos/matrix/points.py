@@ -23,7 +23,7 @@ from uuid import UUID
 
 from app.engine import accept, perform, record, transactions
 from app.ports import connecting, http_tools, model, webhooks
-from app.store import claims, deliveries, dues, loading, workflows
+from app.store import claims, deliveries, dues, locking, workflows
 from tests.chaos.matrix.standstill import Standstill
 
 Coroutine = Callable[..., Awaitable[Any]]
@@ -41,7 +41,8 @@ def install(standstill: Standstill) -> None:
     _everywhere(record.record, points.record(record.record))
     _everywhere(accept.accept, points.asked(accept.accept))
     _everywhere(claims.told, points.claimed(claims.told))
-    _everywhere(loading.lock, points.lock(loading.lock))
+    _everywhere(locking.lock, points.lock(locking.lock))
+    _everywhere(locking.snapshots, points.lock(locking.snapshots))
     _everywhere(workflows.apply, points.apply(workflows.apply))
     _everywhere(dues.lost_attempts, points.taken(dues.lost_attempts, "taken"))
     _everywhere(dues.ring, points.taken(dues.ring, "rung"))
