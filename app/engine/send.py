@@ -26,7 +26,6 @@ from app.engine.sending import Sending
 from app.engine.services import Services
 from app.ports.world import ModelRequest, ToolRequest
 from app.settings import Settings
-from app.store import messages
 from app.store.claims import Claimed
 
 log = structlog.get_logger(__name__)
@@ -123,17 +122,12 @@ async def _send_model(
     if agent is None:
         raise RuntimeError(f"{claimed.step} is no agent step")
     wanted = claimed.request
-    async with services.database.hot("messages", size=4) as connection:
-        bodies = await messages.conversation(
-            connection,
-            workflow_id=claimed.workflow_id,
-            step=claimed.step,
-            conversation=wanted["conversation"],
-            count=wanted["messages"],
-        )
-    sent = compacting.sent(wanted, bodies)
     place = (claimed.workflow_id, claimed.step, wanted["conversation"])
-    broken = services.checked.problems(place, sent) if sent is bodies else conversation.check(sent)
+    async with services.database.hot("messages", size=4) as connection:
+        read = await services.conversations.read(connection, place, count=wanted["messages"])
+    bodies = read.messages
+    sent = compacting.sent(wanted, bodies)
+    broken = services.conversations.problems(place, read) if sent is bodies else conversation.check(sent)
     if broken:
         raise RuntimeError(f"a malformed conversation is not sent: {broken[0]}")
     purpose = wanted.get("purpose")

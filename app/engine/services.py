@@ -10,7 +10,7 @@ from uuid import UUID
 from app.domain.breakers import Advice
 from app.domain.dependencies import NO_CREDENTIAL
 from app.domain.rules import Rules
-from app.engine.checking import Checked
+from app.engine.conversations import Conversations
 from app.engine.definitions import Definitions
 from app.engine.gather import Gatherer
 from app.engine.lease import Lease
@@ -86,8 +86,8 @@ class Services:
     """Outcomes that say something about what was called, gathered like those that are recorded."""
     watch: Watch | None = None
     """The attempts of this process that are on their way."""
-    checked: Checked = field(default_factory=Checked)
-    """Conversations of which this process knows that they are well formed, up to where it has sent them."""
+    conversations: Conversations = field(default_factory=Conversations)
+    """Those that this process has sent, up to where it has: read and checked."""
     partials: PartialTexts | None = None
     """Only in a worker process: who is told what models are writing."""
     partial_reader: PartialReader | None = None

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from app.domain import conversation
 from app.domain.dependencies import NO_CREDENTIAL
 from app.domain.outcomes import JSON, Evidence, Failure, Outcome, Usage
 from app.domain.quotas import Allowances
@@ -36,16 +35,18 @@ from app.ports.writing import BrokenOff, Writing
 if TYPE_CHECKING:
     import anthropic
     import httpx2
-    from anthropic.types import MessageParam, OutputConfigParam, RawContentBlockDelta, ToolChoiceNoneParam, ToolParam
+    from anthropic.types import RawContentBlockDelta
 
 BASE_URL: Final = "https://api.anthropic.com"
 
 CONNECT_SECONDS: Final = 10.0
 """DNS, TCP and TLS: a provider that does not take a connection by then will not within the attempt."""
 
-
 CHARS_PER_TOKEN: Final = 4
 """Of an answer whose tokens nobody will count, because it was broken off: about what English text has."""
+
+STREAMING: Final = {"x-stainless-helper-method": "stream", "x-stainless-stream-helper": "messages"}
+"""What the SDK says of a request whose answer its helper puts together, as ours is."""
 
 
 class _Fenced(Exception):
@@ -85,11 +86,9 @@ _sending: ContextVar[_Sending] = ContextVar("surefoot_model_sending")
 class ClaudeModel:
     """Implements `ModelPort`. One per process; its connections belong to the event loop that uses it."""
 
-    def __init__(self, *, base_url: str | None, api_key: str | None, telemetry: bool = False) -> None:
+    def __init__(self, *, base_url: str | None, api_key: str | None) -> None:
         self._base_url = base_url or BASE_URL
         self._api_key = (api_key or "").strip()
-        self._telemetry = telemetry
-        """True lets the SDK write its own OpenTelemetry spans if a tracer provider is registered."""
         self._client: anthropic.AsyncAnthropic | None = None
         self._opening = Lock()
         self._kept: object = None
@@ -137,7 +136,7 @@ class ClaudeModel:
                     api_key=self._api_key,
                     base_url=self._base_url,
                     max_retries=0,
-                    open_telemetry=None if self._telemetry else False,
+                    open_telemetry=False,  # its spans are made from values
                     # A redirect would send the prompt and the key somewhere the operator did not name.
                     http_client=anthropic.DefaultAsyncHttpxClient(
                         follow_redirects=False, event_hooks={"request": [_watch], "response": [_listen]}
@@ -227,24 +226,27 @@ class _Partial:
 async def _stream(
     client: anthropic.AsyncAnthropic, request: ModelRequest, *, seconds: float, partial: _Partial
 ) -> dict[str, JSON]:
-    """The whole message of one streamed request, in the provider's shape."""
+    """The whole message of one streamed request, in the provider's shape. The SDK's own `messages.stream` takes the
+    request as values only; `post`, which it ends in, takes bytes, and everything else is the same."""
     import anthropic
     import httpx2
+    from anthropic.lib.streaming import AsyncMessageStream
+    from anthropic.types import Message, RawMessageStreamEvent
 
-    config, system = model_requests.shape(request)
-    forbidden: ToolChoiceNoneParam = {"type": "none"}
-    manager = client.messages.stream(
-        model=request.model,
-        max_tokens=request.max_tokens,
-        messages=cast("list[MessageParam]", conversation.parsed(request.messages)),
-        system=system or anthropic.omit,
-        tools=[cast("ToolParam", dict(tool)) for tool in request.tools] or anthropic.omit,
-        tool_choice=forbidden if request.tools_forbidden and request.tools else anthropic.omit,
-        output_config=cast("OutputConfigParam", config) if config else anthropic.omit,
-        extra_headers=dict(request.headers),
-        timeout=httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
+    options: anthropic.RequestOptions = {
+        "headers": {**STREAMING, **request.headers},
+        "timeout": httpx2.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
+    }
+    answer = await client.post(
+        "/v1/messages",
+        content=model_requests.body(request),
+        cast_to=Message,
+        options=options,
+        stream=True,
+        stream_cls=anthropic.AsyncStream[RawMessageStreamEvent],
     )
-    async with manager as stream:
+    whole: AsyncMessageStream[None] = AsyncMessageStream(answer, output_format=anthropic.not_given)
+    async with whole as stream:
         partial.request_id = stream.request_id
         async for event in stream:
             match event.type:

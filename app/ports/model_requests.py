@@ -1,8 +1,11 @@
-"""How an answer's shape is asked of the provider: as an output format where its subset of JSON Schema can say it,
-else in words, after the agent's instructions.
+"""A request of the Messages API as bytes, and how an answer's shape is asked of the provider: as an output format where
+its subset of JSON Schema can say it, else in words, after the agent's instructions.
 
-The shape is a function of the request alone, and the same for every call of a conversation: what it adds to `system` is
-part of the prefix. Imports anthropic when it is called.
+    body     the whole request
+    shape    what of it asks for the answer's shape
+
+Both are functions of the request alone, and the shape is the same for every call of a conversation: what it adds to
+`system` is part of the prefix. Imports anthropic when it is called.
 """
 
 from __future__ import annotations
@@ -11,6 +14,27 @@ import json
 
 from app.domain.outcomes import JSON
 from app.ports.world import ModelRequest
+
+
+def body(request: ModelRequest) -> bytes:
+    """What the SDK would make of the same values, field for field and byte for byte. It would read, copy and write
+    the conversation anew for each call; here its messages are put in as they were stored."""
+    config, system = shape(request)
+    rest: dict[str, JSON] = {"model": request.model}
+    if config:
+        rest["output_config"] = config
+    if system:
+        rest["system"] = system
+    if request.tools:
+        rest["tools"] = [dict(tool) for tool in request.tools]
+    if request.tools and request.tools_forbidden:
+        rest["tool_choice"] = {"type": "none"}
+    rest["stream"] = True
+    return b'{"max_tokens":%d,"messages":[%b],%b' % (
+        request.max_tokens,
+        b",".join(request.messages),
+        json.dumps(rest, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()[1:],
+    )
 
 
 def shape(request: ModelRequest) -> tuple[dict[str, JSON], str]:

@@ -76,11 +76,18 @@ _LOAD_CALLS: Final = f"{_CALLS} FOR NO KEY UPDATE OF c"
 # Only a claim changes a call without its workflow's lock, and only one that is due: others need no lock of their own.
 CALLS_AHEAD: Final = f"{_CALLS} WHERE c.state <> 'due'"
 
+# No call of a turn is older than the last model call of the turns before it: those are made one after the other, each
+# for the turn that the step is in. So the last few calls of the step are looked at, not all that it ever made; OFFSET
+# keeps the planner from looking at the calls first.
 _LOAD_TURNS: Final = f"""
 SELECT {_CALL_COLUMNS}
 FROM unnest(%(workflows)s::uuid[], %(paths)s::text[]) AS r(workflow_id, path)
-JOIN steps s ON s.workflow_id = r.workflow_id AND s.path = r.path
-JOIN calls c ON c.workflow_id = s.workflow_id AND c.step = s.path AND c.turn = s.turn {_HISTORY}
+CROSS JOIN LATERAL (
+  SELECT s.workflow_id, s.path, s.turn, coalesce((
+    SELECT b.n FROM calls b WHERE b.workflow_id = s.workflow_id AND b.step = s.path
+      AND b.kind = 'model' AND b.turn < s.turn ORDER BY b.n DESC LIMIT 1), 0) AS before
+  FROM steps s WHERE s.workflow_id = r.workflow_id AND s.path = r.path OFFSET 0) s
+JOIN calls c ON c.workflow_id = s.workflow_id AND c.step = s.path AND c.n > s.before AND c.turn = s.turn {_HISTORY}
 FOR NO KEY UPDATE OF c"""
 
 _LOAD_OPEN_CALLS: Final = f"""
