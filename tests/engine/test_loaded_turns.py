@@ -1,4 +1,4 @@
-"""Of an agent's step a decision reads the calls of the turn it is in: all of them, and not all that the step ever made."""
+"""Of an agent's step a decision reads the calls of the turn it is in: all of them, and none of the turns before."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STORY: list[Any] = [
     says('{"n"'),
     says('{"to": 2}'),
 ]
-"""Parallel tools, one of which fails and is asked again, half a tool call, an overload, a pause, no JSON, the answer."""
+"""Parallel tools, one of which fails, half a tool call, an overload, a pause, no JSON, and the answer."""
 
 
 async def loaded(world: World, workflow_id: UUID) -> list[UUID]:
