@@ -5,10 +5,10 @@ an earlier call is neither fetched nor checked again.
     Conversations.problems    every rule a request with it would break; empty if it may be sent, and then it is known
 
 A conversation's messages never change, so what was read of it, and what held for it, holds for ever. That the rows
-still say the same is not believed but compared: in the statement that fetches the rest Postgres takes the digest of
-what is known. Where they say something else (a restored database, rows changed by hand) everything is fetched and
-checked anew, like what another process has written. The memory is bounded; what has fallen out of it costs one whole
-read and check.
+are still those that were read is not believed but compared: in the statement that fetches the rest Postgres takes the
+digest of their marks (`Stored.mark`). Where they are others (a restored database, rows changed by hand) everything is
+fetched and checked anew, like what another process has written. The memory is bounded; what has fallen out of it costs
+one whole read and check.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Known:
 
     messages: tuple[bytes, ...] = ()
     taken: hashlib._Hash = field(default_factory=hashlib.sha256)
-    """SHA-256 of their text, as far as it goes: what is new is added to a copy of it."""
+    """SHA-256 of their rows' marks, as far as it goes: what is new is added to a copy of it."""
     uses: frozenset[str] = frozenset()
     """Ids of the tool uses among them: none may come again."""
     size: int = 0
@@ -60,7 +60,7 @@ class Read:
     """A conversation up to a message."""
 
     known: Known
-    new: Sequence[bytes]
+    new: Sequence[messages.Stored]
     """What the rows say after what is known."""
     messages: tuple[bytes, ...]
     """All of it. Those that are known are the objects that are remembered, however many calls have them in hand."""
@@ -100,13 +100,13 @@ class Conversations:
             log.warning(
                 "conversation.rows_changed", workflow_id=ids.encode("wf", workflow_id), step=step, conversation=number
             )
-        bodies = await messages.conversation(
+        every = await messages.conversation(
             connection, workflow_id=workflow_id, step=step, conversation=number, count=count
         )
-        return _read(NOTHING, bodies)
+        return _read(NOTHING, every)
 
     def problems(self, place: Place, read: Read) -> list[str]:
-        broken, uses = _problems(read.known, read.new)
+        broken, uses = _problems(read.known, [row.body for row in read.new])
         if broken:
             return conversation.check(read.messages) or broken  # in words that count from the first message
         self._keep(place, _longer(read, uses))
@@ -128,17 +128,16 @@ class Conversations:
             self._size -= known.size
 
 
-def _read(known: Known, new: Sequence[bytes]) -> Read:
-    return Read(known=known, new=new, messages=(*known.messages, *new))
+def _read(known: Known, new: Sequence[messages.Stored]) -> Read:
+    return Read(known=known, new=new, messages=(*known.messages, *(row.body for row in new)))
 
 
 def _longer(read: Read, uses: frozenset[str]) -> Known:
     if not read.new:
         return read.known
     taken = read.known.taken.copy()
-    for number, body in enumerate(read.new, start=len(read.known.messages)):
-        taken.update(messages.BETWEEN + body if number else body)
-    size = read.known.size + sum(map(len, read.new)) + len(read.new) * OF_MESSAGE
+    taken.update(b"".join(row.mark for row in read.new))
+    size = read.known.size + sum(len(row.body) + OF_MESSAGE for row in read.new)
     return Known(messages=read.messages, taken=taken, uses=read.known.uses | uses, size=size)
 
 

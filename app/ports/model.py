@@ -142,8 +142,7 @@ class ClaudeModel:
                         follow_redirects=False, event_hooks={"request": [_watch], "response": [_listen]}
                     ),
                 )
-                client.messages  # noqa: B018 - the SDK imports its types on first access
-                self._kept = _generic_message()
+                self._kept = _generic_message()  # and with it the SDK's types, which take a second to import
                 self._client = client
             return self._client
 

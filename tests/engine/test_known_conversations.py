@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from structlog.testing import capture_logs
 from app.domain import conversation, ids
 from app.domain.conversation import ToolResult
 from app.engine.conversations import Conversations, Place, Read
+from app.store import messages
 from app.store.database import Database
 from tests.engine.conversing import agent, asks, text, use
 from tests.engine.world import World, says, tool
@@ -57,20 +59,28 @@ class Rows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.url = database.url
 
-    def write(self, bodies: Sequence[bytes], *, place: Place = PLACE) -> None:
-        """From now on the conversation consists of these."""
-        workflow, step, number = place
-        key = {"workflow": workflow, "step": step, "number": number, "tenant": ids.DEFAULT_TENANT}
-        with psycopg.connect(self._database.url, autocommit=True) as connection:
+    def write(
+        self, bodies: Sequence[bytes], *, place: Place = PLACE, since: int = 0, at: datetime | None = None
+    ) -> None:
+        """The conversation consists of these; its rows before `since` stay what they are. `at`: when they came."""
+        with psycopg.connect(self.url) as connection:
+            put(connection, bodies, place=place, since=since, at=at)
+
+    def change(self, ordinal: int, body: bytes) -> None:
+        with psycopg.connect(self.url) as connection:
             connection.execute(
-                "DELETE FROM messages WHERE workflow_id = %(workflow)s AND conversation = %(number)s", key
+                "UPDATE messages SET body = %s WHERE workflow_id = %s AND ordinal = %s", (body, PLACE[0], ordinal)
             )
-            connection.cursor().executemany(
-                "INSERT INTO messages (workflow_id, step, conversation, ordinal, tenant_id, role, turn, body) "
-                "VALUES (%(workflow)s, %(step)s, %(number)s, %(ordinal)s, %(tenant)s, 'user', 1, %(body)s)",
-                [key | {"ordinal": ordinal, "body": body} for ordinal, body in enumerate(bodies)],
+
+    async def digest(self, *, place: Place, known: int) -> bytes | None:
+        async with self._database.hot("messages") as connection:
+            workflow, step, number = place
+            digest, _ = await messages.rest(
+                connection, workflow_id=workflow, step=step, conversation=number, known=known, count=known
             )
+            return digest
 
     async def read(self, known: Conversations, count: int, *, place: Place = PLACE) -> Read:
         async with self._database.hot("messages") as connection:
@@ -90,11 +100,37 @@ async def rows(database_url: str) -> AsyncIterator[Rows]:
     await database.close()
 
 
-def after(known: Conversations, messages: Sequence[bytes], *, place: Place = PLACE) -> list[str]:
+def put(
+    connection: psycopg.Connection[Any],
+    bodies: Sequence[bytes],
+    *,
+    place: Place,
+    since: int = 0,
+    at: datetime | None = None,
+) -> None:
+    workflow, step, number = place
+    key = {"workflow": workflow, "step": step, "number": number, "since": since}
+    connection.execute(
+        "DELETE FROM messages WHERE workflow_id = %(workflow)s AND conversation = %(number)s AND ordinal >= %(since)s",
+        key,
+    )
+    more = {"tenant": ids.DEFAULT_TENANT, "at": at}
+    connection.cursor().executemany(
+        "INSERT INTO messages (workflow_id, step, conversation, ordinal, tenant_id, role, turn, body, created_at) "
+        "VALUES (%(workflow)s, %(step)s, %(number)s, %(ordinal)s, %(tenant)s, 'user', 1, %(body)s, coalesce(%(at)s, now()))",
+        [key | more | {"ordinal": since + n, "body": body} for n, body in enumerate(bodies[since:])],
+    )
+
+
+def new(read: Read) -> list[bytes]:
+    return [row.body for row in read.new]
+
+
+def after(known: Conversations, bodies: Sequence[bytes]) -> list[str]:
     """The check of a conversation that begins with what is known."""
-    there = known.known(place)
-    new = messages[len(there.messages) :]
-    return known.problems(place, Read(known=there, new=new, messages=tuple(messages)))
+    there = known.known(PLACE)
+    added = [messages.Stored(body=body, mark=b"") for body in bodies[len(there.messages) :]]
+    return known.problems(PLACE, Read(known=there, new=added, messages=tuple(bodies)))
 
 
 def well_formed(draw: st.DrawFn) -> list[bytes]:
@@ -161,7 +197,7 @@ async def test_process_fetches_only_what_is_new_when_it_has_sent_the_rest(rows: 
 
     second = await rows.send(known, 101)
 
-    assert (list(second.new), list(second.messages)) == (LONG[99:], LONG)
+    assert (new(second), list(second.messages)) == (LONG[99:], LONG)
     assert all(a is b for a, b in zip(first.messages, second.messages, strict=False))
 
 
@@ -172,7 +208,7 @@ async def test_process_fetches_nothing_when_a_call_is_attempted_again(rows: Rows
 
     again = await rows.send(known, 101)
 
-    assert (list(again.new), list(again.messages)) == ([], LONG)
+    assert (new(again), list(again.messages)) == ([], LONG)
 
 
 @pytest.mark.parametrize("place", [0, 50, 98], ids=["the first", "one in the middle", "the last that is known"])
@@ -182,14 +218,14 @@ async def test_what_the_rows_say_is_sent_when_a_message_was_changed_by_hand(rows
     await rows.send(known, 99)
     changed = list(LONG)
     changed[place] = LONG[place].replace(b"I look", b"I see").replace(b"ok, ok", b"ok").replace(b"Go", b"Do")
-    rows.write(changed)
+    rows.change(place, changed[place])
 
     with capture_logs() as logs:
         read = await rows.send(known, 101)
 
     assert list(read.messages) == changed != LONG
     assert [entry["event"] for entry in logs] == ["conversation.rows_changed"]
-    assert list((await rows.send(known, 101)).new) == []
+    assert new(await rows.send(known, 101)) == []
 
 
 async def test_other_past_of_a_restored_database_is_sent_when_its_last_message_is_the_same(rows: Rows) -> None:
@@ -198,7 +234,7 @@ async def test_other_past_of_a_restored_database_is_sent_when_its_last_message_i
     await rows.send(known, 99)
     other = [*LONG[:11], *LONG[13:15], *LONG[11:13], *LONG[15:]]
     assert (other[98], conversation.check(other)) == (LONG[98], [])
-    rows.write(other)
+    rows.write(other, since=11)
 
     read = await rows.send(known, 101)
 
@@ -209,11 +245,34 @@ async def test_conversation_is_checked_as_a_whole_when_rows_were_changed_by_hand
     rows.write(LONG)
     known = Conversations()
     await rows.send(known, 99)
-    rows.write([*LONG[:4], results("another"), *LONG[5:]])
+    rows.change(4, results("another"))
 
     read = await rows.read(known, 101)
 
     assert known.problems(PLACE, read) == conversation.check(read.messages) != []
+
+
+async def test_row_written_anew_has_another_mark_when_its_transaction_has_the_same_number(rows: Rows) -> None:
+    """As after a restore: numbers of transactions are given again, but not the time."""
+    one, other = (UUID(int=1), "a", 1), (UUID(int=2), "a", 1)
+    first, later = datetime(2026, 11, 23, tzinfo=UTC), datetime(2026, 11, 23, microsecond=1, tzinfo=UTC)
+    with psycopg.connect(rows.url) as connection:
+        put(connection, LONG[:3], place=one, at=first)
+        put(connection, LONG[:3], place=other, since=0, at=first)
+        put(connection, LONG[:3], place=other, since=2, at=later)
+
+    assert await rows.digest(place=one, known=2) == await rows.digest(place=other, known=2)
+    assert await rows.digest(place=one, known=3) != await rows.digest(place=other, known=3)
+
+
+async def test_row_written_anew_has_another_mark_when_its_time_is_the_same(rows: Rows) -> None:
+    at = datetime(2026, 11, 23, tzinfo=UTC)
+    rows.write(LONG[:3], at=at)
+    before = await rows.digest(place=PLACE, known=3)
+
+    rows.write(LONG[:3], since=2, at=at)
+
+    assert before != await rows.digest(place=PLACE, known=3)
 
 
 @pytest.mark.parametrize("left", [97, 100], ids=["of what is known", "of what is new"])
@@ -221,7 +280,7 @@ async def test_conversation_that_lost_its_end_is_not_sent(rows: Rows, left: int)
     rows.write(LONG)
     known = Conversations()
     await rows.send(known, 99)
-    rows.write(LONG[:left])
+    rows.write(LONG[:left], since=left)
 
     with pytest.raises(LookupError, match=f"101 messages were expected, {left} are there"):
         await rows.read(known, 101)
@@ -236,8 +295,8 @@ async def test_next_conversation_of_a_step_is_another_one(rows: Rows) -> None:
 
     read = await rows.send(known, 3, place=following)
 
-    assert list(read.new) == [TASK, said("t0"), results("t0")]
-    assert list((await rows.send(known, 101)).new) == []
+    assert new(read) == [TASK, said("t0"), results("t0")]
+    assert new(await rows.send(known, 101)) == []
 
 
 async def test_shorter_request_of_a_longer_conversation_is_read_and_checked_too(rows: Rows) -> None:
@@ -262,7 +321,7 @@ async def test_memory_is_bounded_and_what_fell_out_is_read_and_checked_as_a_whol
     assert sizes[0] == 0
     assert sizes[-1] > sum(map(len, LONG))
     assert sum(sizes) <= 100_000
-    assert list((await rows.read(known, 101, place=places[0])).new) == LONG
+    assert new(await rows.read(known, 101, place=places[0])) == LONG
     rows.write([*LONG[:3], *LONG[4:]], place=places[0])
     assert known.problems(places[0], await rows.read(known, 100, place=places[0])) != []
 
@@ -277,7 +336,7 @@ async def test_conversation_that_is_larger_than_its_share_puts_nobody_out_of_mem
     await rows.send(known, 1, place=large)
 
     assert known.known(large).size == 0
-    assert list((await rows.send(known, 101)).new) == []
+    assert new(await rows.send(known, 101)) == []
 
 
 async def test_workers_that_take_turns_send_the_bytes_that_are_stored(small_world: World) -> None:
