@@ -117,7 +117,8 @@ def put(
     more = {"tenant": ids.DEFAULT_TENANT, "at": at}
     connection.cursor().executemany(
         "INSERT INTO messages (workflow_id, step, conversation, ordinal, tenant_id, role, turn, body, created_at) "
-        "VALUES (%(workflow)s, %(step)s, %(number)s, %(ordinal)s, %(tenant)s, 'user', 1, %(body)s, coalesce(%(at)s, now()))",
+        "VALUES (%(workflow)s, %(step)s, %(number)s, %(ordinal)s, %(tenant)s, 'user', 1, %(body)s, "
+        "coalesce(%(at)s, now()))",
         [key | more | {"ordinal": since + n, "body": body} for n, body in enumerate(bodies[since:])],
     )
 
