@@ -13,9 +13,10 @@ its record, and the next request with the whole conversation).
     rows        added to the workflow's events, calls, attempts, messages, payloads
     sent        bytes of the request, which is the conversation: they must grow, and are shown for comparison
 
-A turn's cost is the median over nine turns around it and over the agents. What is written must not grow with the turn;
-CPU is told and not judged, because the request itself grows, and is read, copied and sent as a whole. Exits 1 if a
-target is missed, or an agent did not end well, or a tool call was lost or made twice.
+A turn's cost is the median over nine turns around it and over the agents. Neither what is written nor the CPU may grow
+with the turn, although the request does (ADR 16). On a machine that does much else turn 10 and turn 200 may meet
+unequal neighbours: more agents, or more runs, then. Exits 1 if a target is missed, or an agent did not end well, or a
+tool call was lost or made twice.
 """
 
 from __future__ import annotations
@@ -243,7 +244,7 @@ def _lines(found: Sequence[Sequence[Cost]], late: int) -> list[Line]:
     costs = {turn: _cost(found, turn) for turn in marks}
     first, last = costs[EARLY], costs[late]
     lines = [
-        Line(f"turn {late} ÷ turn {EARLY}: CPU of worker and Postgres", f"{last.cpu / first.cpu:.2f}"),
+        Line(f"turn {late} ÷ turn {EARLY}: CPU of worker and Postgres", last.cpu / first.cpu, most=RATIO),
         Line(f"turn {late} ÷ turn {EARLY}: WAL bytes", last.wal / first.wal, most=RATIO),
         Line(f"turn {late} ÷ turn {EARLY}: WAL bytes of the server", last.written / first.written, most=RATIO),
         Line(f"turn {late} ÷ turn {EARLY}: statements", last.statements / first.statements, most=RATIO),
