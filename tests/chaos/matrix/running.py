@@ -167,7 +167,10 @@ def play(lane: Lane, one: Planned) -> Done:
 
 
 def _begin(round_: Round) -> None:
+    """No doorbell of an earlier round, and no breaker that its troubles have opened: a call would be held, or go alone
+    as the canary, and never come to its line."""
     round_.lane.silence()
+    round_.lane.rows("DELETE FROM breakers RETURNING scope")
 
 
 def _finish(round_: Round) -> None:
