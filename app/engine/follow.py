@@ -11,7 +11,7 @@ before this one; what it does not claim is due like any other, and rung for.
 The process may die at every line. Before the COMMIT nothing happened. After it the outcome is recorded and the next
 attempt is `intended`: as after any claim, and the sweep decides by the effect class. A COMMIT whose reply was lost is
 asked again with the attempt ids that the outcomes carry (`Settled.intents`), however often it is tried: what is
-intended with one of them is ours.
+intended with one of them is ours, until it was handed over once (`Intent.begun`).
 
 The place is there before anything is claimed: the call before it holds it until its record has returned.
 """
@@ -37,7 +37,7 @@ from app.store import claims
 from app.store.claims import Claimed
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Intent:
     """A call that was asked for together with an outcome."""
 
@@ -46,6 +46,9 @@ class Intent:
     """The incarnation it was asked for under: another one may not send it."""
     at: float
     """Boot time before its transaction: its deadline counts from here."""
+    begun: bool = False
+    """It was handed to the pool. From then on it is not asked for again: its attempt is ours for as long as it is on
+    its way, and would be handed over, and sent, a second time."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -85,7 +88,7 @@ async def intend(
             items = recorded[transition.workflow.id]
             if (due := due_now(transition, DueKind.CALL)) and services.feed.follows(_calls(items)):
                 _note(items[0], due[0], lease)
-    intents = {call: intent for items in recorded.values() for item in items for call, intent in item.intents.items()}
+    intents = _unbegun([item for items in recorded.values() for item in items])
     if not intents:
         return None
     wanted = [intent.asked for intent in intents.values()]
@@ -95,6 +98,10 @@ async def intend(
 
 def _calls(items: Sequence[Settled]) -> list[UUID]:
     return [item.fact.call_id for item in items]
+
+
+def _unbegun(items: Sequence[Settled]) -> dict[UUID, Intent]:
+    return {call: intent for item in items for call, intent in item.intents.items() if not intent.begun}
 
 
 def _note(item: Settled, call_id: UUID, lease: Lease) -> None:
@@ -117,7 +124,7 @@ async def begin(services: Services, intended: Intended | None) -> set[UUID]:
 
 async def look_again(services: Services, items: Sequence[Settled]) -> None:
     """After an outcome was recorded in another way: what an earlier try has asked for may have been committed by it."""
-    intents = {call: intent for item in items for call, intent in item.intents.items()}
+    intents = _unbegun(items)
     if not intents:
         return
     for found, _ in await claim.claim(services, [intent.asked for intent in intents.values()]):
@@ -127,5 +134,6 @@ async def look_again(services: Services, items: Sequence[Settled]) -> None:
 
 def _take(services: Services, found: Claimed, intent: Intent, *, after: Sequence[UUID]) -> None:
     assert services.feed is not None, "nothing was asked for where nothing is fed"
+    intent.begun = True
     services.ready[found.call_id] = Ready(claimed=found, worker_id=intent.worker_id, before_claim=intent.at)
     services.feed.take(found.call_id, after)

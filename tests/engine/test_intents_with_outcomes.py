@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +14,11 @@ import pytest
 from app.domain import ids
 from app.domain.states import Lane
 from app.engine import record, switch
+from app.ports.world import ToolRequest
 from tests.engine.cut_wire import COMMITTED, wire_to
 from tests.engine.locks import until_waiting
-from tests.engine.pools import pool_of
-from tests.engine.world import World, ok, tool, world
+from tests.engine.pools import Pool, pool_of
+from tests.engine.world import Worker, World, ok, tool, world
 
 AWAY = 2.0
 """Seconds: longer than the tries of one transaction take together."""
@@ -271,3 +273,55 @@ async def recorded_at_the_second_try(
         await record.record(worker.services, claimed, ok({"n": 1}))
         await beside
         await pool.run(worker)
+
+
+@dataclass(kw_only=True)
+class PoolAtWork(Pool):
+    """Runs at once what it takes, as a worker's pool does."""
+
+    worker: Worker
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def take(self, call_id: UUID, after: Sequence[UUID]) -> None:
+        self.tasks.append(asyncio.create_task(self.worker.run(call_id)))
+
+
+async def test_call_that_is_on_its_way_is_not_begun_again_when_its_outcome_is_recorded_alone_afterwards(
+    database_url: str, near: World
+) -> None:
+    """The second try finds the workflow locked and its own claim committed: it begins the call, and the outcome goes
+    alone. When that is through, the call's attempt is still ours and not answered."""
+    workflow_id, first = await submitted(near, two())
+    sent, answered = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: ToolRequest) -> Any:
+        sent.set()
+        await answered.wait()
+        return ok({"n": 2})
+
+    near.tools.script["do"] = [slow, slow]
+    async with wire_to(database_url) as (wire, url), world(url) as far:
+        far.tools = near.tools
+        worker = await far.worker(lease_url=database_url)
+        pool = PoolAtWork(worker=worker)
+        worker.services.feed = pool
+        claimed = await worker.claim(first)
+        wire.away = 0.3
+        wire.cut_at(COMMITTED)
+
+        async def hold_until_it_is_sent() -> None:
+            await wire.cut.wait()
+            async with await psycopg.AsyncConnection.connect(near.url) as holder:
+                await holder.execute("SELECT FROM workflows WHERE id = %s FOR UPDATE", (workflow_id,))
+                await until_waiting(near, 1, purpose="record-alone")
+                await sent.wait()
+
+        beside = asyncio.create_task(hold_until_it_is_sent())
+        await record.record(worker.services, claimed, ok({"n": 1}))
+        await beside
+        answered.set()
+        await asyncio.gather(*pool.tasks)
+
+    assert [request.arguments["n"] for request in near.tools.ledger] == [2]
+    assert len(pool.tasks) == 1
+    assert (await near.workflow(workflow_id))["status"] == "succeeded"
