@@ -10,8 +10,8 @@ columns of its row are looked at: nobody asks what it looks like before the answ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, nullcontext
 from typing import Final
 from uuid import UUID
 
@@ -33,25 +33,29 @@ POLL_GROWTH: Final = 1.4
 
 
 async def until_settled(request: Request, reading: Reading, *, tenant_id: UUID, seconds: float) -> Reading:
-    """The last reading. What it is made of is read when it has settled, or the time is up."""
-    revision = reading.revision
+    """The last reading: made when it has settled, or the time is up."""
     if reading.settled:
         return reading
-    async for state, _ in _looks(request, reading.id, tenant_id=tenant_id, seconds=seconds):
-        revision = state.revision
-        if state.settled:
-            break
-    if revision == reading.revision:
-        return reading
-    return await workflow_reading.read(request, tenant_id=tenant_id, workflow_id=reading.id)
+    looked = False
+    async with aclosing(_looks(request, reading.id, tenant_id=tenant_id, seconds=seconds)) as looks:
+        async for state, _ in looks:
+            looked = True
+            if not state.settled:
+                continue
+            reading = await workflow_reading.read(request, tenant_id=tenant_id, workflow_id=reading.id)
+            if reading.settled:  # else somebody has moved it on meanwhile
+                return reading
+    return await workflow_reading.read(request, tenant_id=tenant_id, workflow_id=reading.id) if looked else reading
 
 
 async def until_changed(request: Request, reading: Reading, *, tenant_id: UUID, seconds: float) -> Reading:
     """The last reading. What depends on time (a worker that died) changes without a revision: read now and then."""
     if not preferences.known_etag(request.headers, reading.etag):
         return reading
-    async for state, seldom in _looks(request, reading.id, tenant_id=tenant_id, seconds=seconds):
-        if state.revision != reading.revision or seldom:
+    async with aclosing(_looks(request, reading.id, tenant_id=tenant_id, seconds=seconds)) as looks:
+        async for state, seldom in looks:
+            if state.revision == reading.revision and not seldom:
+                continue
             reading = await workflow_reading.read(request, tenant_id=tenant_id, workflow_id=reading.id)
             if not preferences.known_etag(request.headers, reading.etag):
                 break
@@ -60,7 +64,7 @@ async def until_changed(request: Request, reading: Reading, *, tenant_id: UUID, 
 
 async def _looks(
     request: Request, workflow_id: UUID, *, tenant_id: UUID, seconds: float
-) -> AsyncIterator[tuple[State, bool]]:
+) -> AsyncGenerator[tuple[State, bool], None]:
     """The workflow's state, by and by and at once when a hint says that it has settled; whether looks are as seldom as
     they get. Ends when the time is up, the client is gone, the server stops, or there is no such workflow any more."""
     services, clock, stopping = services_of(request), asyncio.get_running_loop().time, stopping_of(request)
