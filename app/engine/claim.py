@@ -98,7 +98,11 @@ async def claim(services: Services, batch: Sequence[Asked]) -> list[tuple[Claime
     if lease is None:
         return [(None, False)] * len(batch)
     worker = lease.worker_id
-    unique = {asked.call_id: asked for asked in batch}  # the same bell twice in one batch: one attempt
+    # The same bell twice in one batch is one attempt, of who asked first: its place is the one that the call's name
+    # stands for in this process's pool, and what follows it is claimed with its record only there.
+    unique: dict[UUID, Asked] = {}
+    for asked in batch:
+        unique.setdefault(asked.call_id, asked)
 
     async def work(connection: transactions.Connection) -> tuple[dict[UUID, Claimed], set[UUID]]:
         got = await claims.told(await later(services, connection, unique.values(), worker=worker))

@@ -128,6 +128,20 @@ async def test_doorbell_rung_twice_makes_one_attempt(small_world: World) -> None
     assert len(small_world.tools.ledger) == 1
 
 
+async def test_bell_that_rings_twice_before_one_claim_is_answered_to_who_came_first(small_world: World) -> None:
+    """Its place is the one by which the pool knows the call; where the second got the call, the first gave its place
+    back, and the next call of the workflow was not claimed with the outcome but rung for."""
+    worker = await small_world.worker()
+    await small_world.submit(one("at_most_once"))
+    [call_id] = await small_world.due_calls()
+    early, late = (claim.Asked(call_id=call_id, attempt_id=UUID(int=n)) for n in (1, 2))
+
+    [(first, _), (second, locked)] = await claim.claim(worker.services, [early, late])
+
+    assert first is not None
+    assert (first.attempt_id, second, locked) == (early.attempt_id, None, False)
+
+
 # --- late evidence -------------------------------------------------------------------------------------------------
 
 
