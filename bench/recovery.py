@@ -97,7 +97,7 @@ class Up:
 
 
 ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
-    "calendar.free_busy": {"email": "${{ input.tag }}"},
+    "calendar.free_busy": {"email": "${{ input.tag }}@x.io"},
     "calendar.create_event": {
         "title": "${{ input.tag }}",
         "start": "2026-12-01T10:00:00Z",
