@@ -10,7 +10,6 @@ Never here: what is served. `serve` takes any ASGI application.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
@@ -91,6 +90,7 @@ async def serve(app: Application, *, listener: socket.socket, stopping: asyncio.
     """Serve until a stop signal has come and the answers in progress have ended (or `grace` seconds have)."""
     config = uvicorn.Config(
         RequestLog(app),
+        http="h11",  # what is tested, whatever else is installed beside us
         access_log=False,
         log_config=None,  # uvicorn's loggers reach the root logger and are shaped like every other line
         server_header=False,
@@ -100,12 +100,3 @@ async def serve(app: Application, *, listener: socket.socket, stopping: asyncio.
         ws="none",
     )
     await Server(config, stopping=stopping).serve(sockets=[listener])
-
-
-def run(main: Coroutine[Any, Any, int]) -> int:
-    """`asyncio.run`, on uvloop where that is installed."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if importlib.util.find_spec("uvloop") is not None:
-        factory = importlib.import_module("uvloop").new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)

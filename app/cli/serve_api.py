@@ -31,7 +31,7 @@ def run_api(settings: Settings, *, fd: int | None = None, port_file: Path | None
     faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=True)  # where it stands, as workers tell, too
     listener = socket.socket(fileno=fd) if fd is not None else listening.listen(settings.host, settings.port)
     with listener:
-        return serving.run(_serve(settings, listener=listener, port_file=port_file))
+        return asyncio.run(_serve(settings, listener=listener, port_file=port_file))
 
 
 async def _serve(settings: Settings, *, listener: socket.socket, port_file: Path | None) -> int:

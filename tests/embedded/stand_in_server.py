@@ -37,4 +37,4 @@ async def main(fd: int, grace: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(serving.run(main(int(sys.argv[1]), int(sys.argv[2]))))
+    sys.exit(asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]))))
