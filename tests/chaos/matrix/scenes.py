@@ -55,6 +55,8 @@ def follow(round_: Round) -> Process:
         document = workloads.following(round_.lane.tools.url, case.effect, timeout=round_.timeout, settle=round_.settle)
         round_.submit(case, document)
     _until_reached(round_, victim)
+    if round_.boundary.point in _INTENT_COMMITTED:
+        _require_intents(round_)
     return victim
 
 
@@ -115,6 +117,10 @@ SCENES: Final[Mapping[str, Scene]] = {
     "approve": Scene(lead=requests.approve),
 }
 
+_INTENT_COMMITTED: Final = ("record.committed", "record.reply_lost")
+"""Points at which the next call has been claimed with the record."""
+_INTENDED: Final = "SELECT FROM calls WHERE workflow_id = %(workflow)s AND step = %(step)s AND state = 'intended'"
+
 # --- inside --------------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +177,13 @@ def _until_reached(round_: Round, victim: Process, *, streams: bool = False) -> 
             raise Invalid(
                 f"{len(found & wanted)} of {len(wanted)} cases came to {told['reached']}, {len(found - wanted)} others"
             )
+
+
+def _require_intents(round_: Round) -> None:
+    """A machine so busy that the calls have had their turn in their places claims nothing with a record."""
+    for case in round_.cases:
+        if not round_.lane.there(_INTENDED, workflow=uuid_of(case.workflow), step=case.effect):
+            raise Invalid(f"the next call of {case.tag} was not claimed with the record of the one before")
 
 
 def _workflows_of(round_: Round, ids: Sequence[str]) -> set[str]:
