@@ -29,16 +29,16 @@ FULL: Final = 0.7
 class Costs:
     """Measured, per step unless said otherwise."""
 
-    worker: float = 0.50
+    worker: float = 0.58
     """ms of CPU."""
-    postgres: float = 0.34
+    postgres: float = 0.36
     """ms of CPU."""
-    api: float = 1.9
+    api: float = 2.3
     """ms of CPU per submission."""
     wal: float = 4_300
     """Bytes."""
-    commits: float = 0.11
-    """Under load; alone 2."""
+    commits: float = 0.08
+    """Under load; alone 1.1."""
     messages: float = 1.0
     """Doorbells through Redis, at most: the next call of a workflow mostly stays with its worker."""
     stored: float = 1_300
