@@ -53,6 +53,18 @@ DEATHS_WITHIN: Final = 31.0
 LOOK: Final = 0.03
 """Seconds between two looks at a condition."""
 
+FREEZES: Final = 10
+AT_REST: Final = 0.5
+"""Seconds in which whoever runs has ended its transaction: whose is still open is frozen inside it."""
+
+_JUST_OPENED: Final = """
+SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'surefoot %%'
+  AND xact_start BETWEEN %s - interval '1 second' AND %s"""
+_WAITING: Final = """
+SELECT pid, application_name, state, clock_timestamp() - xact_start AS open_for, pg_blocking_pids(pid) AS behind,
+  left(query, 200) AS query
+FROM pg_stat_activity WHERE datname = current_database() AND xact_start < clock_timestamp() - interval '1 second'"""
+
 Found = TypeVar("Found")
 Row = dict[str, Any]
 
@@ -165,6 +177,21 @@ class Installation:
             self._frozen.add(pid)
             os.kill(pid, signal.SIGSTOP)
 
+    def freeze_at_rest(self, *names: str) -> list[int]:
+        """Freeze them where none of them is inside a transaction, and return their pids. What one has locked it would
+        keep from everybody until Postgres ends its transaction, a minute later (`tests/engine/test_standing_still.py`);
+        they sweep three times a second."""
+        pids = [self.ready["pids"][name] for name in names]
+        for _ in range(FREEZES):
+            self.freeze(*names)
+            frozen = self.rows("SELECT clock_timestamp() AS at")[0]["at"]
+            try:
+                until("nothing is open", lambda at=frozen: not self.rows(_JUST_OPENED, at, at), seconds=AT_REST)
+                return pids
+            except AssertionError:
+                self.thaw_only(*pids)
+        raise AssertionError(f"frozen {FREEZES} times, and each time inside a transaction: {self.waiting()}")
+
     def thaw(self) -> None:
         self.thaw_only(*self._frozen)
 
@@ -213,7 +240,8 @@ class Installation:
             return until(f"{workflow} is {' or '.join(wanted)}", look, seconds=seconds)
         except AssertionError as error:
             now = self.workflow(workflow)
-            raise AssertionError(f"{error}; it is {now['status']}: {now['headline']} {now['failure']}") from None
+            told = f"{error}; it is {now['status']}: {now['headline']} {now['failure']}"
+            raise AssertionError("\n".join([told, *self.waiting(), *map(str, self.attempts(workflow))])) from None
 
     def _get(self, path: str) -> Row:
         answer = self.http.get(path)
@@ -226,6 +254,10 @@ class Installation:
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
         with psycopg.connect(self.ready["database_url"], autocommit=True, row_factory=dict_row) as connection:
             return connection.execute(sql, parameters).fetchall()
+
+    def waiting(self) -> list[str]:
+        """Which transactions are open in Postgres for more than a second, and behind whom they wait."""
+        return [str(row) for row in self.rows(_WAITING)]
 
     def attempts(self, workflow: str) -> list[Row]:
         """Every attempt of a workflow, in order, with the process that made it."""

@@ -115,9 +115,7 @@ def _freeze_until_lost(scene: Scene, worker: str) -> dict[str, Any]:
 
 
 def _pause(scene: Scene, but: str) -> list[int]:
-    others = [name for name in scene.up.workers if name != but]
-    scene.up.freeze(*others)
-    return [scene.up.workers[name] for name in others]
+    return scene.up.freeze_at_rest(*(name for name in scene.up.workers if name != but))
 
 
 def _alive(scene: Scene, zombie: dict[str, Any]) -> bool:
