@@ -18,8 +18,10 @@ The place is there before anything is claimed: the call before it holds it until
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -36,6 +38,9 @@ from app.engine.services import Ready, Services
 from app.store import claims
 from app.store.claims import Claimed
 
+LOOKS: Final = 3
+"""Times that it is asked for what an earlier try may have committed."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Intent:
@@ -46,6 +51,8 @@ class Intent:
     """The incarnation it was asked for under: another one may not send it."""
     at: float
     """Boot time before its transaction: its deadline counts from here."""
+    tries: int = 0
+    """Transactions that have asked for it."""
     begun: bool = False
     """It was handed to the pool. From then on it is not asked for again: its attempt is ours for as long as it is on
     its way, and would be handed over, and sent, a second time."""
@@ -91,6 +98,8 @@ async def intend(
     intents = _unbegun([item for items in recorded.values() for item in items])
     if not intents:
         return None
+    for intent in intents.values():
+        intent.tries += 1
     wanted = [intent.asked for intent in intents.values()]
     cursor = await claim.later(services, connection, wanted, worker=lease.worker_id)
     return Intended(intents=intents, after={w: _calls(items) for w, items in recorded.items()}, cursor=cursor)
@@ -122,14 +131,26 @@ async def begin(services: Services, intended: Intended | None) -> set[UUID]:
     return going
 
 
-async def look_again(services: Services, items: Sequence[Settled]) -> None:
-    """After an outcome was recorded in another way: what an earlier try has asked for may have been committed by it."""
-    intents = _unbegun(items)
-    if not intents:
-        return
-    for found, _ in await claim.claim(services, [intent.asked for intent in intents.values()]):
-        if found is not None and found.granted:
-            _take(services, found, intents[found.call_id], after=_calls(items))
+def in_question(items: Sequence[Settled]) -> bool:
+    """Whether an earlier try may have claimed what the last one did not find: somebody may have held its row."""
+    return any(intent.tries > 1 for intent in _unbegun(items).values())
+
+
+async def look_again(services: Services, items: Sequence[Settled], *, looks: int = LOOKS) -> None:
+    """After an outcome was recorded in another way: what an earlier try has asked for may have been committed by it.
+
+    Asked several times: a row that somebody (a sweep) holds for a moment is not in the answer, and nobody but us would
+    perform the call before its deadline.
+    """
+    for look in range(looks):
+        intents = _unbegun(items)
+        if not intents:
+            return
+        for found, _ in await claim.claim(services, [intent.asked for intent in intents.values()]):
+            if found is not None and found.granted:
+                _take(services, found, intents[found.call_id], after=_calls(items))
+        if look < looks - 1 and _unbegun(items):
+            await asyncio.sleep(transactions.PAUSE)
 
 
 def _take(services: Services, found: Claimed, intent: Intent, *, after: Sequence[UUID]) -> None:

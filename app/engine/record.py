@@ -99,6 +99,9 @@ async def record_batch(services: Services, batch: Sequence[Settled]) -> list[asy
             log.exception("record.batch_failed", workflows=len(by_workflow))
         advanced = Advanced(skipped=list(by_workflow))
     ring(services, advanced, going_on=await follow.begin(services, intended))
+    for items in by_workflow.values():
+        if intended is not None and follow.in_question(items):
+            await follow.look_again(services, items)
     alone = {w: asyncio.create_task(_record_alone(services, w, by_workflow[w])) for w in advanced.skipped}
     return [alone.get(item.workflow_id) for item in batch]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +13,10 @@ import psycopg
 import pytest
 
 from app.domain import ids
-from app.domain.states import Lane
-from app.engine import record, switch
+from app.domain.facts import CallSettled
+from app.domain.outcomes import Outcome
+from app.domain.states import AttemptOutcome, Lane
+from app.engine import claim, follow, record, switch
 from app.ports.world import ToolRequest
 from tests.engine.cut_wire import COMMITTED, wire_to
 from tests.engine.locks import until_waiting
@@ -245,6 +248,47 @@ async def test_record_whose_batch_breaks_at_the_second_try_performs_what_it_had_
 
     assert [request.arguments["n"] for request in near.tools.ledger] == [2]
     assert await near.row("SELECT count(*) AS n FROM attempts") == {"n": 2}
+
+
+async def test_look_at_what_an_earlier_try_claimed_is_repeated_while_somebody_holds_the_call(
+    database_url: str, near: World
+) -> None:
+    """A sweep holds a call's row for a moment. Not found then, it was nobody's until its deadline."""
+    worker = await near.worker()
+    pool = pool_of(worker)
+    workflow_id, first = await submitted(near, two())
+    await worker.run(first)
+    [next_call] = pool.taken
+    ready = worker.services.ready.pop(next_call)
+    pool.taken.clear()
+    asked = claim.Asked(call_id=next_call, attempt_id=ready.claimed.attempt_id)
+    outcome = Outcome(certainty=AttemptOutcome.SUCCEEDED)
+    fact = CallSettled(call_id=first, attempt_id=asked.attempt_id, step="first", outcome=outcome)
+    item = follow.Settled(workflow_id=workflow_id, fact=fact)
+    item.intents[next_call] = follow.Intent(asked=asked, worker_id=ready.worker_id, at=ready.before_claim)
+
+    async with await psycopg.AsyncConnection.connect(database_url) as holder:
+        await holder.execute("SELECT FROM calls WHERE id = %s FOR UPDATE", (next_call,))
+        held = await near.row("SELECT clock_timestamp() AS since")
+        looking = asyncio.create_task(follow.look_again(worker.services, [item], looks=1_000))
+        await until_asked_in_vain(near, held["since"])
+        assert pool.taken == []
+    await looking
+
+    assert pool.taken == [next_call]
+
+
+async def until_asked_in_vain(near: World, since: datetime) -> None:
+    """A claim has been answered since then."""
+    async with asyncio.timeout(30):
+        while True:
+            asked = await near.row(
+                "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() "
+                "AND application_name = 'surefoot claim' AND state = 'idle' AND query_start > %s",
+                since,
+            )
+            if asked["n"]:
+                return
 
 
 async def recorded_at_the_second_try(
