@@ -116,7 +116,9 @@ def keep(draft: Draft, fact: CallSettled) -> bool:
     what a 202 means is decided when its result comes, or is overdue."""
     call = draft.call(fact.call_id)
     attempt = call.attempt(fact.attempt_id)
-    if attempt is None or attempt.outcome is not None:
+    if attempt is None:
+        return False  # of a database that was set back since: there is nothing to write it to
+    if attempt.outcome is not None:
         return True
     if not fact.outcome.pending:
         evidence.write(draft, call, attempt, fact.outcome)

@@ -96,8 +96,9 @@ async def lapse_workers(connection: Connection, *, lease: float) -> list[UUID]:
 
 # A claim does not touch the call's due: an update of it writes to four indexes, for nothing if the call ends at once
 # (half a kilobyte of WAL a step). So what the sweep finds ripe is either not claimed yet, then it is rung; or in
-# flight, then it becomes the due of its attempt here. The call's lock keeps a record away meanwhile, which would not
-# delete what it does not see.
+# flight, then it becomes the due of its attempt here. The workflow's lock keeps a record away meanwhile: in one
+# statement it deletes the dues it sees, and would leave the one that is just being made of another. Whom a record holds
+# is left for the next sweep; the call's lock is against a repeat that was decided since the statement began.
 _IN_FLIGHT: Final = """
 WITH late AS (
   SELECT kind, ref, workflow_id FROM dues
@@ -116,7 +117,8 @@ WITH late AS (
   JOIN dues d ON d.kind = x.kind AND d.ref = x.ref
   JOIN calls c ON c.workflow_id = x.workflow_id AND c.id = x.ref AND c.state = 'intended'
   JOIN attempts a ON a.workflow_id = c.workflow_id AND a.call_id = c.id AND a.id = c.attempt_id
-  FOR NO KEY UPDATE OF c, d SKIP LOCKED
+  JOIN workflows w ON w.id = x.workflow_id
+  FOR NO KEY UPDATE OF w, c, d SKIP LOCKED
 )
 UPDATE dues d SET kind = 'attempt', worker = o.worker, rung = 0,
   due_at = o.send_deadline + (%(lease)s * interval '1 second'),

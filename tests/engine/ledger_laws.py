@@ -29,6 +29,8 @@ LAWS: Final = {
             d.kinds IS NULL OR d.kinds NOT IN (ARRAY['call'], ARRAY['attempt'], ARRAY['result'])
           WHEN c.held_reason = 'attached' THEN d.kinds IS DISTINCT FROM ARRAY['attached']
           WHEN c.held_reason = 'operator' THEN d.kinds IS DISTINCT FROM ARRAY['switch']
+          WHEN c.held_reason IN ('breaker', 'quota') THEN d.kinds IS DISTINCT FROM ARRAY['dependency']
+          WHEN c.held_reason = 'budget' THEN d.kinds IS DISTINCT FROM ARRAY['budget']
           ELSE d.kinds IS NOT NULL END""",
     "what is probing has one open probe, and only that has": """
         SELECT c.id, c.state, p.id AS probe, p.state AS probe_state FROM calls c

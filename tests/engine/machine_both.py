@@ -130,8 +130,7 @@ class Both:
         self._look()
         services, call = self._as(worker), self.memory.store.call(call_id)
         got: Claimed | None = self.arena.run(services.claim(call_id))
-        refused = got is not None and (got.key_expired or got.lost_past or got.switched_off is not None)
-        flown = got is not None and not refused
+        flown = got is not None and got.granted
         if got is not None and flown:
             self.memory.now = got.intended_at
         made = self.memory.claim(call_id, worker=worker, attempt_id=got.attempt_id if got else call_id)

@@ -115,8 +115,8 @@ class Walk:
     async def claim(self) -> None:
         call, worker = await self._due(), await self.worker()
         claimed = None if call is None else await worker.claim(call)
-        if claimed is None or claimed.key_expired or claimed.switched_off is not None:
-            return
+        if claimed is None or not claimed.granted:
+            return  # a switch, a key too old, a rate limit that an answer of a moment ago has set: nothing was sent
         if claimed.kind == "model":
             self.open.append((claimed, self.chance.answer()))
         else:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
+from psycopg.rows import dict_row
 
 from app.domain.facts import CallSettled
+from app.domain.outcomes import Outcome
 from app.engine import record, sweep
-from tests.engine.world import World, ok, tool
+from app.store import dues
+from tests.engine.locks import until_waiting
+from tests.engine.world import World, not_sent, ok, tool
 
 
 def one(effect: str = "at_most_once") -> dict[str, Any]:
@@ -66,6 +72,37 @@ async def test_connection_lost_at_commit_neither_loses_nor_doubles_the_outcome(s
     assert (await small_world.workflow(workflow_id))["status"] == "succeeded"
 
 
+@pytest.mark.parametrize(
+    ("outcome", "left"), [(ok(1), ["call of b"]), (not_sent(), ["call of a"])], ids=["goes-on", "repeated"]
+)
+async def test_outcome_that_arrives_while_a_sweep_makes_the_due_its_attempts_leaves_none_of_that(
+    small_world: World, outcome: Outcome, left: list[str]
+) -> None:
+    """In one statement a record deletes the dues it sees; one that is just being made of another would stay, and be in
+    the way of the next one of that call: every sweep would fail."""
+    worker, other = await small_world.worker("one"), await small_world.worker("two")
+    steps = {"a": {"tool": "do", "with": {"n": 1}}, "b": {"tool": "do", "with": {"n": 2}, "needs": ["a"]}}
+    workflow_id = await small_world.submit(one("idempotent") | {"steps": steps})
+    [call_id] = await small_world.due_calls()
+    claimed = await worker.claim(call_id)
+    await worker.services.plans.get(claimed.tenant_id, claimed.plan_digest)  # with it the record reads ahead
+    await small_world.hurry()
+    async with await psycopg.AsyncConnection.connect(small_world.url, row_factory=dict_row) as sweeping:
+        await dues.in_flight(sweeping, limit=10, lease=60.0)
+        recording = asyncio.create_task(record.record(worker.services, claimed, outcome))
+        await until_waiting(small_world, 1, purpose="record")
+        await sweeping.commit()
+        await recording
+
+    found = await small_world.rows(
+        "SELECT d.kind || ' of ' || c.step AS what FROM dues d JOIN calls c ON c.id = d.ref WHERE d.workflow_id = %s",
+        workflow_id,
+    )
+    assert [row["what"] for row in found] == left
+    await small_world.hurry()
+    assert (await other.claim((await small_world.due_calls())[0])) is not None
+
+
 FULL_DISK = """
 CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE disk_full; END $$;
 CREATE TRIGGER full_disk BEFORE UPDATE ON steps FOR EACH ROW EXECUTE FUNCTION full_disk()"""
@@ -115,6 +152,19 @@ async def test_late_answer_whose_decision_failed_settles_the_doubt_at_a_later_sw
     assert (await small_world.workflow(workflow_id))["status"] == "succeeded"
     assert (await small_world.step(workflow_id, "s"))["output"] == {"id": 7}
     assert await small_world.rows("SELECT * FROM dues") == []
+
+
+async def test_outcome_of_an_attempt_that_is_not_there_leaves_nothing_to_decide(small_world: World) -> None:
+    """The database was set back while it was on its way."""
+    worker = await small_world.worker()
+    workflow_id = await small_world.submit(one())
+    [call_id] = await small_world.due_calls()
+    claimed = await worker.claim(call_id)
+
+    await record.record(worker.services, replace(claimed, attempt_id=UUID(int=9)), ok({"id": 1}))
+
+    assert await small_world.rows("SELECT * FROM dues WHERE kind = 'apply'") == []
+    assert (await small_world.call(workflow_id, "s"))["state"] == "intended"
 
 
 async def test_several_outcomes_of_one_workflow_are_one_transaction(small_world: World) -> None:
