@@ -337,7 +337,7 @@ def time_out(draft: Draft, fact: StepTimedOut) -> None:
         return
     row.counters = {**row.counters, "timed_out": 1}
     draft.touch(row)
-    for call in draft.snapshot.calls.values():
+    for call in list(draft.snapshot.calls.values()):
         if call.step == row.path or call.step.startswith(f"{row.path}."):
             drain_call(draft, call)
     for approval in list(draft.snapshot.approvals.values()):

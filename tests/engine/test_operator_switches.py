@@ -203,6 +203,27 @@ async def test_cancel_ends_what_is_held_and_was_never_sent_and_doubts_what_may_h
     assert (await state(lawful, maybe), (await lawful.workflow(maybe))["status"]) == ("in_doubt", "cancelling")
 
 
+async def test_step_whose_time_is_up_asks_the_probe_about_a_repeat_that_is_held(lawful: World) -> None:
+    look = {"tool": "look", "with": {"n": "${{ arguments.n }}"}, "found": "output.ok"}
+    steps = {"s": {"tool": "do", "with": {"n": 1}, "timeout": "1h"}}
+    tools = {"look": tool("read_only"), "do": tool("keyed", probe=look)}
+    lawful.tools.script |= {"do": [unknown()], "look": [{"ok": True}]}
+    worker = await lawful.worker()
+    workflow_id = await lawful.submit({"name": "late", "tools": tools, "steps": steps})
+    await lawful.once(worker)
+    await hold(lawful, "tool:do")
+    await lawful.once(worker)
+    before = await state(lawful, workflow_id)
+
+    await lawful.ripen(worker, "step_timeout")
+    await lawful.run(worker)
+
+    workflow = await lawful.workflow(workflow_id)
+    assert before == "held(operator)"
+    assert (await state(lawful, workflow_id), workflow["effects_done"]) == ("succeeded", 1)
+    assert (workflow["status"], workflow["failure"]["kind"]) == ("failed", "step_timeout")
+
+
 async def test_probe_and_compensation_wait_for_the_switch_of_their_own_tool(lawful: World) -> None:
     tools = {
         "look": tool("read_only"),
