@@ -33,7 +33,10 @@ class Pool:
     async def run(self, worker: Worker) -> None:
         """What was handed over, and what that hands over."""
         while self.taken:
-            await worker.run(self.taken.pop(0))
+            await self.run_one(worker)
+
+    async def run_one(self, worker: Worker) -> None:
+        await worker.run(self.taken.pop(0))
 
 
 def pool_of(worker: Worker, *, places: bool = True, room: bool = True) -> Pool:

@@ -26,6 +26,7 @@ from app.domain.outcomes import Outcome
 from app.engine import cancel, compensate, decide_approval, operate_step, pause, record, resolve, retry, switch
 from app.errors import InvalidValue, StateConflict
 from app.store.claims import Claimed
+from tests.engine.pools import Pool, pool_of
 from tests.engine.walking import CLASSES, UNDOING, Chance, NearWorld, definition, keeps_its_laws, out_of_order
 from tests.engine.world import Worker
 
@@ -51,6 +52,8 @@ class Walk:
     dice: random.Random
     chance: Chance
     workers: list[Worker] = field(default_factory=list)
+    pools: dict[UUID, Pool] = field(default_factory=dict)
+    """By worker: the calls that were claimed with the record of the one before. Who is lost never sends them."""
     open: list[tuple[Claimed, Outcome]] = field(default_factory=list)
     """Claimed and sent; the answer is still on its way."""
     definitions: dict[UUID, dict[str, Any]] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class Walk:
     async def worker(self) -> Worker:
         while len(self.workers) < 2:
             made = await self.world.worker(f"worker.{self.dice.random()}")
+            self.pools[made.lease.worker_id] = pool_of(made)
             made.services.tools = made.services.models = self.chance
             self.workers.append(made)
         return self.dice.choice(self.workers)
@@ -77,11 +81,11 @@ class Walk:
             await self.submit()
             return "submit"
         action = self.dice.choice(
-            [self.run] * 10 + [self.claim] * 4 + [self.answer_late] * 4 + [self.lose] * 2 + [self.decide] * 4
-            + [self.settle] * 4 + [self.at_once] * 4 + [self.silence, self.sweep, self.time_passes] + [self.forget_key]
-            + [self.stop] * 2 + [self.pause, self.resume, self.resume, self.hold, self.release, self.release]
-            + [self.retry, self.operate, self.decide_saga, self.decide_saga, self.settle_undo, self.settle_undo]
-            + [self.settle_many, self.wait_out]
+            [self.run] * 10 + [self.follow] * 8 + [self.claim] * 4 + [self.answer_late] * 4 + [self.lose] * 2
+            + [self.decide] * 4 + [self.settle] * 4 + [self.at_once] * 4 + [self.silence, self.sweep, self.time_passes]
+            + [self.forget_key] + [self.stop] * 2 + [self.pause, self.resume, self.resume, self.hold, self.release]
+            + [self.release, self.retry, self.operate, self.decide_saga, self.decide_saga, self.settle_undo]
+            + [self.settle_undo, self.settle_many, self.wait_out]
         )  # fmt: skip
         await action()
         return action.__name__
@@ -89,9 +93,12 @@ class Walk:
     async def at_once(self) -> None:
         """Several of them in a race. Who comes too late is told so; nothing else may go wrong."""
         racing = self.dice.choices(
-            [self.run, self.answer_late, self.settle, self.decide, self.sweep, self.stop, self.pause, self.settle_undo],
+            [
+                self.run, self.follow, self.answer_late, self.settle, self.decide, self.sweep, self.stop, self.pause,
+                self.settle_undo,
+            ],
             k=3,
-        )
+        )  # fmt: skip
         ended = await asyncio.gather(
             self.time_passes(), self.run(), *(action() for action in racing), return_exceptions=True
         )
@@ -111,6 +118,14 @@ class Walk:
         if call is not None:
             await (await self.worker()).run(call)
             await (await self.worker()).run(call)  # the bell rang twice
+
+    async def follow(self) -> None:
+        """Some of what goes on in the process that recorded the call before it, or all of it."""
+        for worker in self.workers:
+            pool = self.pools[worker.lease.worker_id]
+            for _ in range(self.dice.choice([1, 1, 2, len(pool.taken)])):
+                if pool.taken:
+                    await pool.run_one(worker)
 
     async def claim(self) -> None:
         call, worker = await self._due(), await self.worker()
@@ -135,6 +150,9 @@ class Walk:
         await self.world.sweep(await self.worker())
 
     async def silence(self) -> None:
+        for worker in self.workers:  # what they have claimed and not sent is past its deadline, and stays unsent
+            self.pools[worker.lease.worker_id].taken.clear()
+            worker.services.ready.clear()
         await self.world.silence()
         await self.world.sweep(await self.worker())
 
@@ -277,7 +295,9 @@ class Walk:
             if not await self.world.rows("SELECT 1 FROM workflows WHERE ended_at IS NULL"):
                 return
             await self.world.rows("UPDATE calls SET key_deadline = NULL WHERE state = 'due'")
-            for action in (self.release, self.resume, self.run, self.run, self.silence, self.wait_out, self.decide):
+            for action in (
+                self.release, self.resume, self.run, self.run, self.follow, self.silence, self.wait_out, self.decide,
+            ):  # fmt: skip
                 await action()
             for action in (self.settle, self.decide_saga, self.settle_undo):
                 await action()
